@@ -1,0 +1,49 @@
+# `make run` and `make test` do everything from a fresh clone: Python 3.11 or newer is all they need.
+SHELL := bash
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+REPORT := results/mini/report.html
+METRICS := results/mini/conversion/metrics.tsv
+
+.PHONY: env run test test-fast lint format bench
+
+env: $(VENV)/ready
+
+$(VENV)/ready: envs/requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("etaflow needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --no-deps -r envs/requirements.txt
+	pip install --quiet --no-deps --editable .
+	touch $@
+
+# Manifests first: shards whose manifest comes out the same are then left alone.
+run: env
+	snakemake --cores $(CORES) --quiet rules -- manifests
+	snakemake --cores $(CORES) --quiet rules
+	@[ $(REPORT) -nt $(METRICS) ] || snakemake --cores 1 --quiet all --report $(REPORT)
+	@python scripts/show_metrics.py --metrics $(METRICS)
+	@echo "Report: $(REPORT)"
+
+test: env
+	pytest
+
+test-fast: env
+	pytest -m "not slow" tests/unit
+
+lint: env
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	mypy
+	lint-imports
+	snakemake --lint
+
+format: env
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+bench: env
+	python tests/bench.py

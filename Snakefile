@@ -1,0 +1,58 @@
+# etaflow: speaker identity in self-supervised speech features.
+#
+# `snakemake -c2` runs config/config.yaml; `--configfile config/NAME.yaml` another study.
+
+import os
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+if "corpora" not in config:
+
+    configfile: os.path.join(workflow.basedir, "config", "config.yaml")
+
+
+include: "rules/common.smk"
+
+
+config = validated(config)
+
+
+wildcard_constraints:
+    corpus=one_of(config["corpora"]),
+    ssl=one_of(config["ssl"]),
+    eta=one_of(config["eta"]),
+    vocoder=one_of(config["vocoder"]),
+    model=one_of(config["models"]),
+    encoder=one_of(config["models"]),
+    system=one_of(config.get("conversion", {}).get("systems", {})),
+    layer=r"\d+",
+    shard=r"\d{4}",
+
+
+include: "rules/corpora.smk"
+include: "rules/models.smk"
+include: "rules/features.smk"
+include: "rules/embeddings.smk"
+include: "rules/eta.smk"
+include: "rules/vocoder.smk"
+include: "rules/conversion.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    manifests,
+    features,
+    eta,
+    vocoder,
+    conversion,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,

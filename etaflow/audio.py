@@ -1,0 +1,159 @@
+"""Reading, checking, resampling and writing audio.
+
+Waveforms are mono float32 numpy arrays (T,) in [-1, 1] at `SAMPLE_RATE` unless said otherwise.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from etaflow.atomic import atomic_file
+
+Waveform = npt.NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+MIN_SECONDS = 0.1
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 96_000
+SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of 16-bit audio
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+
+
+class AudioError(ValueError):
+    """A file that cannot be used; `reason` says why, without the path."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)  # as given, so that the error can leave a worker process
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What is known of a file that was opened, decoded and found usable."""
+
+    num_samples: int
+    sample_rate: int
+    checksum: str  # BLAKE2b-64 of the file's bytes, hexadecimal
+
+
+def _is_truncated(path: Path) -> bool:
+    """Whether a WAV or AIFF file promises more data than it has; libsndfile reads such gladly."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(12)
+        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+            data, order = b"data", "<I"
+        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
+            data, order = b"SSND", ">I"
+        else:
+            return False
+        while len(chunk := stream.read(8)) == 8:
+            name, length = chunk[:4], struct.unpack(order, chunk[4:])[0]
+            if name == data:
+                # 0 and 2^32 - 1 stand for "unknown" in files that were streamed.
+                return length not in (0, 0xFFFFFFFF) and stream.tell() + length > size
+            stream.seek(length + length % 2, 1)
+    return False
+
+
+def file_checksum(path: str | Path) -> str:
+    """BLAKE2b-64 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def check_audio(path: str | Path) -> AudioInfo:
+    """Open and decode a whole file, in blocks, and say what it is.
+
+    Raises:
+        AudioError: the file is missing, empty, unreadable, truncated, silent (peak under
+            -80 dBFS), shorter than 0.1 s, has NaN or infinite samples, or a rate outside
+            8 to 96 kHz.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise AudioError(path, "empty file")
+        if _is_truncated(path):
+            raise AudioError(path, "truncated: the header promises more samples than the file has")
+        with soundfile.SoundFile(path) as sound:
+            rate, promised = sound.samplerate, sound.frames
+            count, peak = 0, 0.0
+            # Not `sound.blocks`: where the data ends early, it yields what its buffer held before.
+            while len(block := sound.read(1 << 18, dtype="float32", always_2d=True)):
+                if not np.isfinite(block).all():
+                    raise AudioError(path, "NaN or infinite samples")
+                count += len(block)
+                peak = max(peak, float(np.abs(block.mean(axis=1)).max(initial=0.0)))
+        checksum = file_checksum(path)
+    except OSError as error:
+        raise AudioError(path, f"unreadable: {error.strerror or error}") from error
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, f"unreadable: {error.error_string}") from error
+    if count == 0:
+        raise AudioError(path, "no samples")
+    if count < promised:
+        raise AudioError(path, f"truncated: {count} of {promised} samples could be decoded")
+    if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise AudioError(path, f"sampling rate of {rate} Hz is outside 8 to 96 kHz")
+    if count < MIN_SECONDS * rate:
+        raise AudioError(path, f"shorter than {MIN_SECONDS} s ({count / rate:.3f} s)")
+    if peak < SILENCE_PEAK:
+        raise AudioError(path, "silent: the mono signal never exceeds -80 dBFS")
+    return AudioInfo(count, rate, checksum)
+
+
+def resampled_length(num_samples: int, source_rate: int, target_rate: int = SAMPLE_RATE) -> int:
+    """Samples that `resample` makes of `num_samples`."""
+    return -(-num_samples * target_rate // source_rate)
+
+
+def resample(waveform: Waveform, source_rate: int, target_rate: int) -> Waveform:
+    """Resample (T,) by windowed-sinc interpolation (torchaudio's default filter)."""
+    if source_rate == target_rate:
+        return waveform
+    # Imported here: programs that only check files need not wait for torch.
+    import torch
+    import torchaudio.functional
+
+    tensor = torchaudio.functional.resample(torch.from_numpy(waveform), source_rate, target_rate)
+    return np.asarray(tensor.numpy(), dtype=np.float32)
+
+
+def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Waveform:
+    """Read a file as mono at `sample_rate` (None keeps the file's own).
+
+    Raises:
+        AudioError: the file cannot be decoded, is empty, or holds NaN or infinite samples.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(path, f"unreadable: {error}") from error
+    if len(samples) == 0:
+        raise AudioError(path, "no samples")
+    waveform = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(waveform).all():
+        raise AudioError(path, "NaN or infinite samples")
+    return resample(waveform, rate, sample_rate or rate)
+
+
+def write_audio(path: str | Path, waveform: Waveform, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write (T,) as 16-bit audio, whole or not at all; the suffix of `path` names the format.
+
+    Samples beyond [-1, 1] would clip: the waveform is then scaled down to a peak of 1.
+    """
+    path = Path(path)
+    if not np.isfinite(waveform).all():
+        raise AudioError(path, "NaN or infinite samples are not written")
+    peak = float(np.abs(waveform).max(initial=0.0))
+    kind = path.suffix.lstrip(".").upper()
+    with atomic_file(path) as part:
+        soundfile.write(part, waveform / max(1.0, peak), sample_rate, format=kind, subtype="PCM_16")

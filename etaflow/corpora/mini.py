@@ -1,0 +1,184 @@
+"""A small corpus that needs no download: sentences of a closed grammar, spoken by eSpeak NG.
+
+A matrix test (Hagerman 1982): name, verb, number, adjective, noun, ten words each, so that a
+recogniser that knows the grammar understands synthetic speech. The words are in the CMU dictionary
+and hard to take for each other; the speakers are voice variants that PocketSphinx understands and
+that a speaker encoder tells apart.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from etaflow.atomic import atomic_directory
+from etaflow.audio import read_audio, write_audio
+from etaflow.corpora import _espeak
+from etaflow.corpora.base import CorpusError, Listing, Recording
+from etaflow.manifest import read_table, write_table
+from etaflow.progress import progress
+
+VOCABULARY: tuple[tuple[str, ...], ...] = (
+    ("alan", "barry", "kathy", "lucy", "nina", "peter", "rachel", "steven", "thomas", "wendy"),
+    ("bought", "found", "gives", "has", "likes", "moved", "ordered", "sees", "sold", "wants"),
+    ("two", "three", "four", "five", "six", "seven", "eight", "ten", "eleven", "sixty"),
+    ("large", "small", "old", "dark", "heavy", "cheap", "green", "red", "pretty", "thin"),
+    (
+        "lemons",
+        "chairs",
+        "tables",
+        "toys",
+        "spoons",
+        "windows",
+        "sofas",
+        "rings",
+        "bottles",
+        "flowers",
+    ),
+)
+TABLE = "recordings.tsv"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """How a speaker speaks; see `_espeak.Speech` for the units."""
+
+    speaker_id: str
+    variant: str
+    rate: int
+    pitch: int
+    pitch_range: int = 50
+
+
+# Women and men in turn, so that the first few are both.
+SPEAKERS = (
+    Speaker("woman01", "f2", 140, 50),
+    Speaker("man01", "edward", 135, 45),
+    Speaker("woman02", "f5", 150, 80),
+    Speaker("man02", "Hugo", 145, 60),
+    Speaker("woman03", "aunty", 140, 25),
+    Speaker("man03", "david", 145, 60),
+    Speaker("woman04", "f1", 140, 35),
+    Speaker("man04", "victor", 145, 65),
+    Speaker("woman05", "f4", 135, 35),
+    Speaker("man05", "caleb", 140, 60),
+    Speaker("woman06", "anika", 130, 20, 30),
+    Speaker("man06", "m2", 140, 50),
+    Speaker("woman07", "f3", 140, 60),
+    Speaker("man07", "klatt2", 145, 50),
+    Speaker("woman08", "steph3", 145, 20),
+    Speaker("man08", "klatt3", 150, 50),
+)
+# Change of rate (words a minute) and pitch on another day.
+SESSIONS = {"a": (0, 0), "b": (-5, 4)}
+
+
+def grammar_jsgf() -> str:
+    """The grammar of all sentences in the JSpeech Grammar Format."""
+    slots = " ".join(f"( {' | '.join(words)} )" for words in VOCABULARY)
+    return f"#JSGF V1.0;\ngrammar mini;\npublic <sentence> = {slots} ;\n"
+
+
+def sentences(speaker_id: str, count: int, seed: int) -> list[str]:
+    """What a speaker says: `count` sentences that use the words of each slot equally often, ±1."""
+    source = random.Random(f"{seed}/{speaker_id}")
+    columns = []
+    for words in VOCABULARY:
+        column: list[str] = []
+        while len(column) < count:
+            column += source.sample(words, len(words))
+        columns.append(column[:count])
+    return [" ".join(words) for words in zip(*columns, strict=True)]
+
+
+def _plan(speaker: Speaker, count: int, seed: int) -> list[Recording]:
+    """A speaker's recordings, sessions one after another; paths are relative to the corpus."""
+    plan = []
+    for index, text in enumerate(sentences(speaker.speaker_id, count, seed)):
+        session = list(SESSIONS)[index * len(SESSIONS) // count]
+        utterance_id = f"{speaker.speaker_id}-{session}-{index:03d}"
+        path = Path(speaker.speaker_id, session, f"{utterance_id}.wav")
+        plan.append(Recording(utterance_id, speaker.speaker_id, session, path, text))
+    return plan
+
+
+def _record(speaker: Speaker, plan: list[Recording], folder: Path) -> None:
+    """Speak a plan in one fresh process and write `folder/session/utterance.wav`, 16 kHz."""
+    with tempfile.TemporaryDirectory() as temporary:
+        speeches = []
+        for number, recording in enumerate(plan):
+            rate, pitch = SESSIONS[recording.session_id]
+            speeches.append(
+                _espeak.Speech(
+                    text=recording.text,
+                    voice=f"en-us+{speaker.variant}",
+                    rate=speaker.rate + rate,
+                    pitch=speaker.pitch + pitch,
+                    pitch_range=speaker.pitch_range,
+                    path=f"{temporary}/{number}.wav",
+                )
+            )
+        # -P: the folder of the program is not to be searched for modules.
+        done = subprocess.run(
+            [sys.executable, "-P", _espeak.__file__],
+            input=json.dumps([asdict(speech) for speech in speeches]),
+            text=True,
+            capture_output=True,
+        )
+        if done.returncode != 0:
+            raise CorpusError(
+                f"speaker {speaker.speaker_id} cannot be synthesised "
+                f"(status {done.returncode}): {done.stderr.strip()}"
+            )
+        for recording, speech in zip(plan, speeches, strict=True):
+            path = folder.joinpath(*recording.path.parts[1:])
+            write_audio(path, read_audio(speech.path))
+
+
+def fetch(root: Path, config: Mapping[str, Any], workers: int = 1) -> None:
+    """Synthesise the first `speakers` speakers with `sentences` sentences each under `root`.
+
+    The files depend on `speakers`, `sentences` and `seed` alone, byte for byte.
+
+    Raises:
+        CorpusError: more speakers are asked for than there are, or the synthesis fails.
+    """
+    if not 1 <= config["speakers"] <= len(SPEAKERS):
+        raise CorpusError(
+            f"{config['speakers']} speakers: the mini corpus has 1 to {len(SPEAKERS)}"
+        )
+    chosen = SPEAKERS[: config["speakers"]]
+    plans = [_plan(speaker, config["sentences"], config["seed"]) for speaker in chosen]
+
+    def make(speaker: Speaker, plan: list[Recording]) -> None:
+        with atomic_directory(root / speaker.speaker_id) as part:
+            _record(speaker, plan, part)
+
+    with ThreadPoolExecutor(workers) as pool:
+        made = pool.map(make, chosen, plans)
+        for _ in progress(made, "synthesise", "speaker", total=len(chosen)):
+            pass
+    table = pd.DataFrame([recording for plan in plans for recording in plan])
+    write_table(table.drop(columns="split"), root / TABLE)
+
+
+def recordings(root: Path, config: Mapping[str, Any]) -> Listing:
+    """List what `fetch` made.
+
+    Raises:
+        CorpusError: nothing was made.
+    """
+    if not (root / TABLE).is_file():
+        raise CorpusError(f"{root / TABLE}: no such file; fetch the corpus first")
+    table = read_table(root / TABLE)
+    columns = (table[field] for field in ("utterance_id", "speaker_id", "session_id"))
+    paths = [root / path for path in table["path"]]
+    return [Recording(*fields) for fields in zip(*columns, paths, table["text"], strict=True)]

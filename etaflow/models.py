@@ -1,0 +1,143 @@
+"""The model registry: where weights come from, and how far to trust them.
+
+A model is an entry of the config's `models` and, once fetched, a folder with a `model.json` that
+says what it is. Sources: `huggingface` (a repository at a pinned revision), `path` (a folder that
+exists), `package` (weights inside an installed Python package) and `random` (a small architecture
+with seeded random weights, written in the same format as a downloaded one, so that the code which
+loads it is the real one).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from etaflow.atomic import atomic_directory, write_json
+
+# The worst of a path comes first.
+WEIGHTS = ("untrained", "published", "trained")
+
+_WAVLM_CONVOLUTIONS = {
+    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+}
+# Keyword arguments of transformers' WavLMConfig; all have WavLM-Large's layout.
+RANDOM_WAVLM: dict[str, dict[str, Any]] = {
+    "wavlm-tiny": {
+        **_WAVLM_CONVOLUTIONS,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "conv_dim": (64,) * 7,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 4,
+    },
+}
+# Unused formats of the same weights, which many repositories also hold.
+_OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "tf_model*", "flax_model*"]
+
+
+class ModelError(ValueError):
+    """A registry entry or a model folder that cannot be used."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What `model.json` holds."""
+
+    name: str
+    source: str
+    architecture: str
+    revision: str
+    weights: str
+    path: str  # of the files: absolute, or relative to the folder of `model.json`
+
+
+def worst_weights(labels: list[str]) -> str:
+    """The label to print beside a number that all these models had a part in."""
+    return min(labels, key=WEIGHTS.index)
+
+
+def read_model_info(directory: str | Path) -> tuple[ModelInfo, Path]:
+    """The `model.json` of a folder, and the folder that holds the model's files.
+
+    Raises:
+        ModelError: there is no `model.json`, or the files it points to are gone.
+    """
+    directory = Path(directory)
+    try:
+        info = ModelInfo(**json.loads((directory / "model.json").read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ModelError(f"{directory} holds no model.json; run the rule fetch_model") from error
+    files = directory / info.path
+    if not files.is_dir():
+        raise ModelError(f"{directory}: the model's files are gone from {files}")
+    return info, files
+
+
+def _write_random_wavlm(entry: Mapping[str, Any], directory: Path) -> None:
+    import torch
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entry["seed"])
+        model = WavLMModel(WavLMConfig(**RANDOM_WAVLM[entry["architecture"]]))
+    model.save_pretrained(directory)
+    Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(
+        directory
+    )
+
+
+def _fingerprint(directory: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(directory).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> ModelInfo:
+    """Bring a model of the registry into `directory`, whole or not at all.
+
+    Raises:
+        ModelError: the source or architecture is unknown, or the folder of a `path` is missing.
+    """
+    source, architecture = entry["source"], entry["architecture"]
+    with atomic_directory(directory) as part:
+        revision, weights, path = "", "published", "."
+        if source == "random":
+            if architecture not in RANDOM_WAVLM:
+                known = ", ".join(RANDOM_WAVLM)
+                raise ModelError(f"{name}: no random {architecture!r}; there is {known}")
+            _write_random_wavlm(entry, part)
+            revision, weights = f"seed-{entry['seed']}", "untrained"
+        elif source == "huggingface":
+            from huggingface_hub import snapshot_download
+
+            revision = entry["revision"]
+            snapshot_download(
+                entry["repo"],
+                revision=revision,
+                local_dir=part,
+                ignore_patterns=_OTHER_FRAMEWORKS,
+            )
+        elif source == "path":
+            folder = Path(entry["path"]).expanduser().resolve()
+            if not folder.is_dir():
+                raise ModelError(f"{name}: {folder} is not a folder")
+            revision, weights, path = _fingerprint(folder), entry["weights"], str(folder)
+        elif source == "package":
+            revision = version(architecture)
+        else:
+            raise ModelError(f"{name}: unknown source {source!r}")
+        info = ModelInfo(name, source, architecture, revision, weights, path)
+        write_json(part / "model.json", asdict(info))
+    return info

@@ -1,0 +1,43 @@
+"""Speaker encoders behind one interface: waveforms in, one embedding each out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from etaflow.audio import Waveform
+from etaflow.models import ModelError, ModelInfo, read_model_info
+from etaflow.store import Floats
+
+
+class SpeakerEncoder(Protocol):
+    """Embeds utterances; an utterance gets the same embedding alone and in a batch."""
+
+    info: ModelInfo
+
+    def embed(self, waveforms: Sequence[Waveform]) -> Floats:
+        """Embeddings (U, V) float32 of mono 16 kHz waveforms (T,).
+
+        Raises:
+            ValueError: an embedding is not finite.
+        """
+        ...
+
+
+def load_speaker_encoder(source: str | Path, device: str | torch.device = "cpu") -> SpeakerEncoder:
+    """Load the encoder of a fetched model folder.
+
+    Raises:
+        ModelError: the folder's architecture is no speaker encoder.
+    """
+    info, files = read_model_info(source)
+    if info.architecture == "resemblyzer":
+        from etaflow.speaker.resemblyzer import Resemblyzer
+
+        return Resemblyzer(info, torch.device(device))
+    if info.architecture == "ecapa":
+        from etaflow.speaker.ecapa import Ecapa
+
+        return Ecapa(info, files, torch.device(device))
+    raise ModelError(f"{info.name}: {info.architecture!r} is no speaker encoder")

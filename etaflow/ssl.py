@@ -1,0 +1,123 @@
+"""Self-supervised encoders (WavLM, HuBERT), cut at one layer."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.models import ModelInfo, read_model_info
+
+
+class SSLEncoder(nn.Module):
+    """The first `layer` transformer blocks of a WavLM or HuBERT.
+
+    Layer N is the output of block N before any final norm: `hidden_states[N]` of the full model.
+    An utterance of n samples has floor((n - 400) / 320) + 1 frames; frame i sees the samples
+    320 i to 320 i + 399.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, layer: int, normalize: bool, info: ModelInfo
+    ) -> None:
+        super().__init__()
+        self.model, self.layer, self.normalize, self.info = model, layer, normalize, info
+        self.dim: int = model.config.hidden_size
+        self.hop_length = int(np.prod(model.config.conv_stride))
+        # A group norm in the front-end takes its statistics over the padding too.
+        self._pads = model.config.feat_extract_norm == "layer"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        layer: int = 6,
+        normalize: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> "SSLEncoder":
+        """Load a fetched model folder and keep its first `layer` blocks.
+
+        Args:
+            source: a folder with `model.json` (see `etaflow.models`).
+            layer: number of blocks to run, 1 to the model's depth.
+            normalize: bring each waveform to zero mean and unit variance first. The published
+                kNN-VC vocoders expect False, Eta-WavLM normalises.
+            device: where to compute.
+
+        Raises:
+            ValueError: the model has fewer blocks.
+        """
+        info, files = read_model_info(source)
+        config = AutoConfig.from_pretrained(files, local_files_only=True)
+        if not 1 <= layer <= config.num_hidden_layers:
+            raise ValueError(
+                f"{info.name} has layers 1 to {config.num_hidden_layers}, asked for {layer}"
+            )
+        config.num_hidden_layers = layer
+        config.layerdrop = 0.0
+        model = AutoModel.from_pretrained(files, config=config, local_files_only=True)
+        if config.do_stable_layer_norm:
+            # Here the norm comes after the last block; in the other layout before the first.
+            model.encoder.layer_norm = nn.Identity()
+        encoder = cls(model, layer, normalize, info)
+        return encoder.eval().requires_grad_(False).to(device)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a waveform of `num_samples` at 16 kHz."""
+        return int(self.model._get_feat_extract_output_lengths(num_samples))
+
+    def _batches(self, lengths: Sequence[int], max_samples: int) -> Iterable[list[int]]:
+        """Indices in batches of similar length, at most `max_samples` with their padding."""
+        batch: list[int] = []
+        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+            longest = lengths[batch[0]] if batch else lengths[index]
+            fits = longest * (len(batch) + 1) <= max_samples
+            if batch and not (fits and (self._pads or lengths[index] == longest)):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        waveforms: Sequence[Waveform],
+        sample_rate: int = SAMPLE_RATE,
+        max_batch_seconds: float = 60.0,
+    ) -> list[torch.Tensor]:
+        """Features (frames, D) float32 of each waveform (T,), the same alone or in company.
+
+        Raises:
+            ValueError: another rate than 16 kHz, or a waveform too short for one frame.
+        """
+        if sample_rate != SAMPLE_RATE:
+            raise ValueError(f"expected {SAMPLE_RATE} Hz, got {sample_rate} Hz; resample first")
+        lengths = [len(waveform) for waveform in waveforms]
+        for length in lengths:
+            if self.num_frames(length) < 1:
+                raise ValueError(f"a waveform of {length} samples is too short for one frame")
+        device = next(self.parameters()).device
+        features: list[torch.Tensor] = [torch.empty(0)] * len(waveforms)
+        for batch in self._batches(lengths, int(max_batch_seconds * SAMPLE_RATE)):
+            longest = lengths[batch[0]]
+            values = torch.zeros(len(batch), longest)
+            mask = torch.zeros(len(batch), longest, dtype=torch.long)
+            for row, index in enumerate(batch):
+                waveform = torch.from_numpy(waveforms[index])
+                if self.normalize:
+                    # The statistics of Wav2Vec2FeatureExtractor, over the waveform's own length.
+                    waveform = (waveform - waveform.mean()) / torch.sqrt(
+                        waveform.var(correction=0) + 1e-7
+                    )
+                values[row, : lengths[index]] = waveform
+                mask[row, : lengths[index]] = 1
+            hidden = self.model(
+                values.to(device), attention_mask=mask.to(device) if self._pads else None
+            ).last_hidden_state
+            for row, index in enumerate(batch):
+                features[index] = hidden[row, : self.num_frames(lengths[index])].float().cpu()
+        return features

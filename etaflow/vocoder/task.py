@@ -1,0 +1,164 @@
+"""Training a generator against discriminators: what `etaflow.training.train` is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from etaflow.store import FeatureStore
+from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig, Judgement
+from etaflow.vocoder.generator import Generator, VocoderError
+from etaflow.vocoder.mel import log_mel
+from etaflow.vocoder.segments import Segments, Waveforms
+
+MEL_WEIGHT, MATCHING_WEIGHT = 45.0, 2.0
+VALIDATION_SECONDS = 10
+
+
+def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> torch.Tensor:
+    """Least squares, summed over discriminators: real scores to 1, generated ones to 0."""
+    pairs = zip(real, fake, strict=True)
+    return torch.stack([((1 - r) ** 2).mean() + (f**2).mean() for (r, _), (f, _) in pairs]).sum()
+
+
+def adversarial_loss(fake: list[Judgement]) -> torch.Tensor:
+    """Least squares, summed over discriminators: generated scores to 1."""
+    return torch.stack([((1 - score) ** 2).mean() for score, _ in fake]).sum()
+
+
+def matching_loss(real: list[Judgement], fake: list[Judgement]) -> torch.Tensor:
+    """L1 distance of feature maps, summed over layers and discriminators."""
+    return torch.stack(
+        [
+            F.l1_loss(fake_map, real_map)
+            for (_, real_maps), (_, fake_maps) in zip(real, fake, strict=True)
+            for real_map, fake_map in zip(real_maps, fake_maps, strict=True)
+        ]
+    ).sum()
+
+
+class VocoderTask:
+    """HiFi-GAN training (arXiv 2010.05646), losses and optimisers as in kNN-VC.
+
+    The generator minimises 45 L1(log-mel), and from `adversarial_from` on least-squares GAN and
+    2 feature matching besides.
+    """
+
+    model = "generator"
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: DiscriminatorConfig,
+        store: FeatureStore,
+        waveforms: Waveforms,
+        train_ids: Sequence[str],
+        validation_ids: Sequence[str],
+        segment_frames: int = 22,
+        batch_size: int = 16,
+        learning_rate: float = 2e-4,
+        lr_decay: float = 0.999,
+        adversarial_from: int = 0,
+    ) -> None:
+        """Set up a training.
+
+        Args:
+            generator: trained in place.
+            discriminator: the size of the discriminators; their weights are drawn from PyTorch's
+                global generator.
+            store: the features that the generator reads, raw or prematched.
+            waveforms: what it shall say, at the generator's sampling rate.
+            train_ids: utterances to train on, at least one.
+            validation_ids: utterances to measure `mel_distance` on, at least one, none of
+                `train_ids`.
+            segment_frames: frames a segment.
+            batch_size: segments a batch.
+            learning_rate: of AdamW, betas (0.8, 0.99), for both.
+            lr_decay: factor on the learning rate after each epoch.
+            adversarial_from: step at which the discriminators join.
+
+        Raises:
+            VocoderError: no or shared utterances, or a store that does not fit the generator.
+        """
+        config = generator.config
+        asked = (config.feature_dim, config.hop_length, config.sample_rate)
+        given = (store.dim, store.meta.hop_length, store.meta.sample_rate)
+        if asked != given:
+            raise VocoderError(
+                f"features of (dim, hop length, sample rate) {given} for a generator of {asked}"
+            )
+        if not train_ids or not validation_ids or set(train_ids) & set(validation_ids):
+            raise VocoderError(
+                f"{len(train_ids)} utterances to train and {len(validation_ids)} to validate on, "
+                f"{len(set(train_ids) & set(validation_ids))} in both: both need some of their own"
+            )
+        self.modules: dict[str, nn.Module] = {
+            "generator": generator,
+            "discriminator": Discriminator(discriminator),
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.AdamW(module.parameters(), lr=learning_rate, betas=(0.8, 0.99))
+            for name, module in self.modules.items()
+        }
+        self.dataset = Segments(store, waveforms, train_ids, segment_frames)
+        self.batch_size = batch_size
+        self._store, self._waveforms = store, waveforms
+        self._validation_ids = list(validation_ids)
+        self._rate, self._decay, self._adversarial_from = learning_rate, lr_decay, adversarial_from
+
+    def training_step(
+        self, batch: dict[str, Any], step: int, accelerator: Any
+    ) -> dict[str, torch.Tensor]:
+        """One update of the discriminators, then one of the generator."""
+        rate = self._rate * self._decay ** (step * self.batch_size // len(self.dataset))
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        real = batch["waveform"].unsqueeze(1)
+        fake = self.modules["generator"](batch["features"])
+        mel = F.l1_loss(log_mel(fake.squeeze(1)), log_mel(batch["waveform"]))
+        losses = {"mel_loss": mel}
+        total = MEL_WEIGHT * mel
+        if step >= self._adversarial_from:
+            losses["discriminator_loss"] = self._update_discriminator(real, fake, accelerator)
+            discriminator = self.modules["discriminator"].requires_grad_(False)
+            with torch.no_grad():
+                judged_real = discriminator(real)
+            judged_fake = discriminator(fake)
+            losses["adversarial_loss"] = adversarial_loss(judged_fake)
+            losses["matching_loss"] = matching_loss(judged_real, judged_fake)
+            total = total + losses["adversarial_loss"] + MATCHING_WEIGHT * losses["matching_loss"]
+        self.optimizers["generator"].zero_grad()
+        accelerator.backward(total)
+        self.optimizers["generator"].step()
+        return losses
+
+    def _update_discriminator(
+        self, real: torch.Tensor, fake: torch.Tensor, accelerator: Any
+    ) -> torch.Tensor:
+        discriminator = self.modules["discriminator"].requires_grad_(True)
+        loss = discriminator_loss(discriminator(real), discriminator(fake.detach()))
+        self.optimizers["discriminator"].zero_grad()
+        accelerator.backward(loss)
+        self.optimizers["discriminator"].step()
+        return loss
+
+    def validate(self, device: torch.device) -> dict[str, float]:
+        """`mel_distance`: mean absolute log-mel difference, averaged over held-out utterances.
+
+        Utterances are synthesised whole, up to their first ten seconds.
+        """
+        generator = self.modules["generator"]
+        hop = self._store.meta.hop_length
+        longest = VALIDATION_SECONDS * self._store.meta.sample_rate // hop
+        distances = []
+        for name in self._validation_ids:
+            features = torch.from_numpy(self._store.read(name, 0, longest)).to(device)
+            size = len(features) * hop
+            waveform = torch.from_numpy(self._waveforms.read(name)[:size]).to(device)
+            waveform = F.pad(waveform, (0, size - len(waveform)))
+            synthesis = generator(features[None])[:, 0]
+            distances.append((log_mel(synthesis) - log_mel(waveform[None])).abs().mean())
+        return {"mel_distance": float(torch.stack(distances).mean())}

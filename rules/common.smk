@@ -1,0 +1,262 @@
+# Helper functions of the rules: paths, the part of the config a rule depends on, the code it runs.
+
+import hashlib
+import json
+import os
+import re
+import sys
+from functools import cache
+
+import jsonschema
+import yaml
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)
+from etaflow.manifest import shard_names
+from etaflow.provenance import source_files
+
+# --- the config, checked before anything runs
+
+
+def config_lines(error):
+    """One schema error as `key = value: what is allowed`."""
+    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+    if error.validator == "additionalProperties":
+        allowed = ", ".join(sorted(error.schema.get("properties", {})))
+        return f"{key}: {error.message}; allowed are: {allowed}"
+    if error.validator == "required":
+        return f"{key}: {error.message}"
+    if error.validator in ("oneOf", "anyOf") and error.context:
+        # Of the alternatives, the one that the value's own `kind`, `source` or `engine` names.
+        branch = [e for e in error.context if e.validator not in ("const", "enum")]
+        chosen = {e.schema_path[0] for e in error.context if e.validator in ("const", "enum")}
+        fitting = [e for e in branch if e.schema_path[0] not in chosen]
+        if fitting:
+            return config_lines(fitting[0])
+        names = [v for e in error.context if e.validator == "const" for v in [e.validator_value]]
+        return f"{key} = {error.instance!r}: none of the known kinds ({', '.join(map(str, names))})"
+    return f"{key} = {error.instance!r}: {error.message}"
+
+
+def dangling_references(config):
+    """Names that one part of the config uses and no other defines."""
+
+    def check(place, value, section):
+        if value not in config[section]:
+            known = ", ".join(sorted(config[section])) or "nothing"
+            yield f"{place} = {value!r}: not in `{section}`, which has {known}"
+
+    for name, entry in config["ssl"].items():
+        yield from check(f"ssl.{name}.model", entry["model"], "models")
+    for section in ("eta", "vocoder"):
+        for name, entry in config[section].items():
+            yield from check(f"{section}.{name}.corpus", entry["corpus"], "corpora")
+            yield from check(f"{section}.{name}.ssl", entry["ssl"], "ssl")
+    for name, entry in config["eta"].items():
+        yield from check(f"eta.{name}.encoder", entry["encoder"], "models")
+    if "conversion" in config:
+        conversion = config["conversion"]
+        yield from check("conversion.corpus", conversion["corpus"], "corpora")
+        yield from check("conversion.vocoder", conversion["vocoder"], "vocoder")
+        yield from check("conversion.eta", conversion["eta"], "eta")
+        yield from check("conversion.judge", conversion["judge"], "models")
+        if conversion["asr"]["engine"] == "faster-whisper":
+            yield from check("conversion.asr.model", conversion["asr"]["model"], "models")
+
+
+def validated(config):
+    """The config, or a WorkflowError that names each wrong key, its value and what is allowed."""
+    with open(os.path.join(workflow.basedir, "config", "schema.yaml"), encoding="utf-8") as stream:
+        schema = yaml.safe_load(stream)
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    lines = [config_lines(error) for error in sorted(errors, key=lambda e: str(e.absolute_path))]
+    if not lines:
+        lines = list(dangling_references(config))
+    if lines:
+        raise WorkflowError("the config is wrong:\n" + "\n".join(f"  {line}" for line in lines))
+    return config
+
+
+def one_of(names):
+    """A wildcard constraint: exactly these names."""
+    return "|".join(re.escape(str(name)) for name in names) or "none"
+
+
+# --- what a rule depends on
+
+
+def subtree(path, *keys):
+    """The part of the config that a rule depends on, as canonical JSON.
+
+    `path` and `keys` are dotted and may hold wildcards: `subtree("eta.{eta}", "pca")` gives
+    `{"pca": 16}` to the jobs of that Eta model, and to no other a reason to run again.
+    """
+
+    def lookup(value, dotted):
+        for part in dotted.split(".") if dotted else []:
+            value = value[part]
+        return value
+
+    def selected(wildcards):
+        value = lookup(config, path.format(**wildcards))
+        if keys:
+            names = [key.format(**wildcards) for key in keys]
+            value = {name.split(".")[-1]: lookup(value, name) for name in names}
+        return json.dumps(value, sort_keys=True)
+
+    return selected
+
+
+@cache
+def source(script):
+    """The script of a rule and the modules it imports, relative to the working directory."""
+    files = source_files(
+        os.path.join(workflow.basedir, "scripts", f"{script}.py"),
+        os.path.join(workflow.basedir, "etaflow"),
+    )
+    return [os.path.relpath(file) for file in files]
+
+
+# --- paths
+
+
+RESULTS = f"results/{config['run']}"
+LOGS = f"logs/{config['run']}"
+BENCHMARKS = f"benchmarks/{config['run']}"
+
+
+def shards(corpus):
+    return shard_names(config["corpora"][corpus]["shards"])
+
+
+def entry_of(section, wildcards):
+    """The entry of `eta` or `vocoder` that the wildcard of the same name chooses."""
+    return config[section][wildcards[section]]
+
+
+def shard_files(stage, corpus, ssl, layer):
+    """All shards of `features` or `prematch`."""
+    folder = f"{RESULTS}/{stage}/{corpus}/{ssl}-l{layer}"
+    return [f"{folder}/{shard}.h5" for shard in shards(corpus)]
+
+
+def features_of(section):
+    """The feature shards that an entry of `eta` or `vocoder` is made from."""
+
+    def files(wildcards):
+        entry = entry_of(section, wildcards)
+        stage = "prematch" if entry.get("prematched") else "features"
+        return shard_files(stage, entry["corpus"], entry["ssl"], entry["layer"])
+
+    return files
+
+
+def manifest_of(section):
+    return lambda w: f"{RESULTS}/manifests/{entry_of(section, w)['corpus']}.tsv"
+
+
+def embeddings_of(section):
+    """The speaker embeddings that an entry of `eta` uses."""
+    return lambda w: embeddings(entry_of(section, w)["corpus"], entry_of(section, w)["encoder"])
+
+
+def embeddings(corpus, encoder):
+    return f"{RESULTS}/embeddings/{corpus}/{encoder}.h5"
+
+
+def model(name):
+    return f"resources/models/{name}/model.json"
+
+
+def ssl_model(ssl):
+    return model(config["ssl"][ssl]["model"])
+
+
+def ssl_model_of(section):
+    return lambda w: ssl_model(entry_of(section, w)["ssl"])
+
+
+@cache
+def tree_digest(root):
+    """Changes when a file under `root` comes, goes, or changes its size or time."""
+    if not os.path.isdir(root):
+        raise WorkflowError(f"the corpus root {root!r} is not a folder")
+    digest = hashlib.blake2b(digest_size=8)
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            status = os.stat(os.path.join(folder, name))
+            path = os.path.relpath(os.path.join(folder, name), root)
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def corpus_root(corpus):
+    """Where a corpus lies: its `root`, in which {speech_dir} is filled in, or where it is fetched."""
+    root = config["corpora"][corpus].get("root")
+    if root is None:
+        return f"resources/corpora/{corpus}"
+    try:
+        return os.path.expanduser(os.path.expandvars(root.format(**config)))
+    except KeyError as error:
+        raise WorkflowError(
+            f"corpora.{corpus}.root = {root!r} needs a value: --config {error.args[0]}=FOLDER"
+        )
+
+
+def root_of(corpus):
+    return lambda w: corpus_root(corpus)
+
+
+def fetched(corpus):
+    """What a corpus without a `root` of its own waits for."""
+    found = config["corpora"][corpus].get("root") is not None
+    return [] if found else f"resources/corpora/{corpus}/fetched.json"
+
+
+def found_tree(corpus):
+    """A user's folder is watched for changes; published corpora are taken as they are."""
+    watched = config["corpora"][corpus]["kind"] == "folder"
+    return tree_digest(corpus_root(corpus)) if watched else ""
+
+
+def local_model_files(wildcards):
+    """The files of a model that the user has already, so that a change of them is seen."""
+    entry = config["models"][wildcards.model]
+    if entry["source"] != "path":
+        return []
+    folder = os.path.expanduser(entry["path"])
+    return sorted(
+        os.path.join(place, name) for place, _, files in os.walk(folder) for name in files
+    )
+
+
+def pca_of_eta(wildcards):
+    """The PCA of an Eta model, unless the config says null."""
+    fitted = config["eta"][wildcards.eta]["pca"] is not None
+    return f"{RESULTS}/eta/{wildcards.eta}/pca.safetensors" if fitted else []
+
+
+def conversion_models(wildcards):
+    """The models that a system's numbers rest on; the worst of their weights stands beside them."""
+    conversion = config["conversion"]
+    method = conversion["systems"][wildcards.system]["method"]
+    models = [model(conversion["judge"])]
+    if method != "original":
+        models.append(ssl_model(config["vocoder"][conversion["vocoder"]]["ssl"]))
+    if "eta" in method:
+        models.append(model(config["eta"][conversion["eta"]]["encoder"]))
+    return models
+
+
+def report_items():
+    """The figures and pages that the config gives rise to."""
+    items = []
+    if any(entry["pca"] is not None for entry in config["eta"].values()):
+        items.append("scree.svg")
+    items += [f"umap-{name}.svg" for name in config["eta"]]
+    if config["vocoder"]:
+        items.append("training.svg")
+    if "conversion" in config:
+        items += ["det.svg", "metrics.html", "listening.html"]
+    return items

@@ -1,0 +1,142 @@
+"""Conversion: every system on the same pairs, transcribed and scored alike.
+
+Needs a vocoder, an Eta model, and the features and embeddings of the corpus. Makes
+`conversion/{system}/converted.tsv` with its audio, and `conversion/metrics.tsv` of all systems.
+"""
+
+CONVERSION = config.get("conversion", {})
+
+
+rule conversion:
+    """The metrics of all systems."""
+    input:
+        f"{RESULTS}/conversion/metrics.tsv" if CONVERSION else [],
+
+
+if CONVERSION:
+    MANIFEST = f"{RESULTS}/manifests/{CONVERSION['corpus']}.tsv"
+    VOCODER = config["vocoder"][CONVERSION["vocoder"]]
+    ETA = config["eta"][CONVERSION["eta"]]
+    SYSTEM = f"{RESULTS}/conversion/{{system}}"
+
+    rule convert:
+        """Convert the test pairs by one system."""
+        input:
+            code=source("convert"),
+            manifest=MANIFEST,
+            model=ssl_model(VOCODER["ssl"]),
+            features=shard_files("features", CONVERSION["corpus"], VOCODER["ssl"], VOCODER["layer"]),
+            embeddings=embeddings(CONVERSION["corpus"], ETA["encoder"]),
+            vocoder=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/generator.safetensors",
+            vocoder_config=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/config.json",
+            eta=f"{RESULTS}/eta/{CONVERSION['eta']}/eta.safetensors",
+            eta_config=f"{RESULTS}/eta/{CONVERSION['eta']}/config.json",
+        output:
+            table=f"{SYSTEM}/converted.tsv",
+            audio=directory(f"{SYSTEM}/wav"),
+        log:
+            f"{LOGS}/convert/{{system}}.log",
+        benchmark:
+            f"{BENCHMARKS}/convert/{{system}}.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=8000,
+            runtime="4h",
+        params:
+            config=subtree(
+                "conversion", "systems.{system}.method", "topk", "sources_per_speaker", "seed"
+            ),
+        shell:
+            "python {input.code[0]} {input.features} --config {params.config:q}"
+            " --manifest {input.manifest} --model {input.model}"
+            " --vocoder $(dirname {input.vocoder}) --eta $(dirname {input.eta})"
+            " --embeddings {input.embeddings} --output {output.table} --wav-dir {output.audio}"
+            " --gpus {resources.gpu} 2> >(tee {log} >&2)"
+
+    rule transcribe:
+        """Recognise what a system's utterances say."""
+        input:
+            code=source("transcribe"),
+            converted=f"{SYSTEM}/converted.tsv",
+            audio=f"{SYSTEM}/wav",
+            model=model(CONVERSION["asr"]["model"]) if "model" in CONVERSION["asr"] else [],
+        output:
+            f"{SYSTEM}/transcripts.tsv",
+        log:
+            f"{LOGS}/transcribe/{{system}}.log",
+        benchmark:
+            f"{BENCHMARKS}/transcribe/{{system}}.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=8000,
+            runtime="8h",
+        params:
+            config=subtree("conversion.asr"),
+            model=lambda w, input: f"--model-dir $(dirname {input.model})" if input.model else "",
+        shell:
+            "python {input.code[0]} --config {params.config:q} --converted {input.converted}"
+            " {params.model} --output {output} --threads {threads} --gpus {resources.gpu}"
+            " 2> >(tee {log} >&2)"
+
+    rule score_conversion:
+        """Word and character error rates, EER, speaker similarity, DNSMOS, copy-synthesis."""
+        input:
+            code=source("score_conversion"),
+            manifest=MANIFEST,
+            converted=f"{SYSTEM}/converted.tsv",
+            audio=f"{SYSTEM}/wav",
+            transcripts=f"{SYSTEM}/transcripts.tsv",
+            embeddings=embeddings(CONVERSION["corpus"], CONVERSION["judge"]),
+            judge=model(CONVERSION["judge"]),
+            models=conversion_models,
+        output:
+            metrics=f"{SYSTEM}/metrics.tsv",
+            utterances=f"{SYSTEM}/utterances.tsv",
+            trials=f"{SYSTEM}/trials.tsv",
+        log:
+            f"{LOGS}/score_conversion/{{system}}.log",
+        benchmark:
+            f"{BENCHMARKS}/score_conversion/{{system}}.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=8000,
+            runtime="4h",
+        params:
+            config=subtree("conversion", "seed", "bootstrap_rounds"),
+        shell:
+            "python {input.code[0]} --system {wildcards.system} --config {params.config:q}"
+            " --manifest {input.manifest} --converted {input.converted}"
+            " --transcripts {input.transcripts} --embeddings {input.embeddings}"
+            " --judge-dir $(dirname {input.judge}) $(printf ' --model %s' {input.models})"
+            " --metrics {output.metrics} --utterances {output.utterances}"
+            " --trials {output.trials} --gpus {resources.gpu} 2> >(tee {log} >&2)"
+
+    rule collect_metrics:
+        """One table of all systems."""
+        input:
+            code=source("collect_metrics"),
+            metrics=expand(f"{SYSTEM}/metrics.tsv", system=CONVERSION["systems"]),
+        output:
+            f"{RESULTS}/conversion/metrics.tsv",
+        log:
+            f"{LOGS}/collect_metrics/conversion.log",
+        benchmark:
+            f"{BENCHMARKS}/collect_metrics/conversion.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        shell:
+            "python {input.code[0]} $(printf ' --metrics %s' {input.metrics})"
+            " --output {output} 2> >(tee {log} >&2)"

@@ -1,0 +1,68 @@
+"""Eta-WavLM: PCA of the speaker embeddings, then one linear equation.
+
+Needs the features and embeddings of a corpus. Makes `eta/{eta}/pca.safetensors`,
+`eta/{eta}/eta.safetensors` and its `config.json`.
+"""
+
+
+rule eta:
+    """All Eta models of the config."""
+    input:
+        expand(f"{RESULTS}/eta/{{eta}}/eta.safetensors", eta=config["eta"]),
+
+
+rule fit_pca:
+    """Principal components of the training utterances' embeddings."""
+    input:
+        code=source("fit_pca"),
+        manifest=manifest_of("eta"),
+        embeddings=embeddings_of("eta"),
+    output:
+        f"{RESULTS}/eta/{{eta}}/pca.safetensors",
+    log:
+        f"{LOGS}/fit_pca/{{eta}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fit_pca/{{eta}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="1h",
+    params:
+        config=subtree("eta.{eta}", "pca"),
+    shell:
+        "python {input.code[0]} --config {params.config:q} --manifest {input.manifest}"
+        " --embeddings {input.embeddings} --output {output} 2> >(tee {log} >&2)"
+
+
+rule fit_eta:
+    """Least squares over all training frames, from the sums of each utterance."""
+    input:
+        code=source("fit_eta"),
+        manifest=manifest_of("eta"),
+        model=ssl_model_of("eta"),
+        features=features_of("eta"),
+        embeddings=embeddings_of("eta"),
+        pca=pca_of_eta,
+    output:
+        weights=f"{RESULTS}/eta/{{eta}}/eta.safetensors",
+        config=f"{RESULTS}/eta/{{eta}}/config.json",
+    log:
+        f"{LOGS}/fit_eta/{{eta}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fit_eta/{{eta}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="1h",
+    params:
+        config=subtree("eta.{eta}", "ridge"),
+        pca=lambda w, input: f"--pca {input.pca}" if input.pca else "",
+        folder=f"{RESULTS}/eta/{{eta}}",
+    shell:
+        "python {input.code[0]} {input.features} --config {params.config:q} {params.pca}"
+        " --manifest {input.manifest} --model {input.model} --embeddings {input.embeddings}"
+        " --output-dir {params.folder} 2> >(tee {log} >&2)"

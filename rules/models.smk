@@ -1,0 +1,29 @@
+"""Models: each entry of the config's `models` in a folder of its own.
+
+Makes `resources/models/{model}/model.json`, beside the model's files. A new revision changes that
+small file, which everything made with the model has as input.
+"""
+
+
+localrules:
+    fetch_model,
+
+
+rule fetch_model:
+    """Download a model at its pinned revision, or make one with random weights."""
+    input:
+        code=source("fetch_model"),
+        files=local_model_files,
+    output:
+        "resources/models/{model}/model.json",
+    log:
+        f"{LOGS}/fetch_model/{{model}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_model/{{model}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    params:
+        config=subtree("models.{model}"),
+    shell:
+        "python {input.code[0]} --name {wildcards.model} --config {params.config:q}"
+        " --output {output} 2> >(tee {log} >&2)"

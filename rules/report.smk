@@ -1,0 +1,213 @@
+"""The report: tables, figures and a page to listen to.
+
+Needs whatever the config makes. Makes `report/*`, which `snakemake --report` gathers into one file,
+and `bundle/`, what a user takes away.
+"""
+
+REPORT = f"{RESULTS}/report"
+
+
+rule report:
+    """Everything that the report shows."""
+    input:
+        rules.manifests.input,
+        rules.features.input,
+        rules.eta.input,
+        rules.vocoder.input,
+        rules.conversion.input,
+        [f"{REPORT}/{name}" for name in report_items()],
+        f"{RESULTS}/bundle/config.json" if CONVERSION else [],
+
+
+rule plot_scree:
+    """Explained variance of the PCAs."""
+    input:
+        code=source("plot_scree"),
+        pcas=[
+            f"{RESULTS}/eta/{name}/pca.safetensors"
+            for name, entry in config["eta"].items()
+            if entry["pca"] is not None
+        ],
+    output:
+        report(f"{REPORT}/scree.svg", caption="captions/scree.rst", category="2 Eta-WavLM"),
+    log:
+        f"{LOGS}/plot_scree.log",
+    benchmark:
+        f"{BENCHMARKS}/plot_scree.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime="10m",
+    shell:
+        "python {input.code[0]} {input.pcas} --output {output} 2> >(tee {log} >&2)"
+
+
+rule plot_umap:
+    """Utterance means with and without the speaker."""
+    input:
+        code=source("plot_umap"),
+        manifest=manifest_of("eta"),
+        features=features_of("eta"),
+        embeddings=embeddings_of("eta"),
+        eta=f"{RESULTS}/eta/{{eta}}/eta.safetensors",
+        eta_config=f"{RESULTS}/eta/{{eta}}/config.json",
+    output:
+        report(
+            f"{REPORT}/umap-{{eta}}.svg",
+            caption="captions/umap.rst",
+            category="2 Eta-WavLM",
+            labels={"figure": "UMAP", "model": "{eta}"},
+        ),
+    log:
+        f"{LOGS}/plot_umap/{{eta}}.log",
+    benchmark:
+        f"{BENCHMARKS}/plot_umap/{{eta}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="1h",
+    params:
+        config=subtree("", "seed"),
+        limit=2000,
+        seed=config["seed"],
+    shell:
+        "python {input.code[0]} {input.features} --manifest {input.manifest}"
+        " --embeddings {input.embeddings} --eta $(dirname {input.eta}) --output {output}"
+        " --limit {params.limit} --seed {params.seed} 2> >(tee {log} >&2)"
+
+
+rule plot_training:
+    """Training curves of the vocoders."""
+    input:
+        code=source("plot_training"),
+        metrics=expand(f"{RESULTS}/vocoder/{{vocoder}}/metrics.tsv", vocoder=config["vocoder"]),
+    output:
+        report(f"{REPORT}/training.svg", caption="captions/training.rst", category="3 Vocoder"),
+    log:
+        f"{LOGS}/plot_training.log",
+    benchmark:
+        f"{BENCHMARKS}/plot_training.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime="10m",
+    shell:
+        "python {input.code[0]} {input.metrics} --output {output} 2> >(tee {log} >&2)"
+
+
+if CONVERSION:
+
+    rule plot_det:
+        """Detection error trade-off of the conversions."""
+        input:
+            code=source("plot_det"),
+            trials=expand(f"{SYSTEM}/trials.tsv", system=CONVERSION["systems"]),
+        output:
+            report(f"{REPORT}/det.svg", caption="captions/det.rst", category="1 Conversion"),
+        log:
+            f"{LOGS}/plot_det.log",
+        benchmark:
+            f"{BENCHMARKS}/plot_det.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        shell:
+            "python {input.code[0]} {input.trials} --output {output} 2> >(tee {log} >&2)"
+
+    rule render_metrics:
+        """The metrics of all systems as a page."""
+        input:
+            code=source("render_metrics"),
+            metrics=f"{RESULTS}/conversion/metrics.tsv",
+        output:
+            report(
+                f"{REPORT}/metrics.html", caption="captions/metrics.rst", category="1 Conversion"
+            ),
+        log:
+            f"{LOGS}/render_metrics.log",
+        benchmark:
+            f"{BENCHMARKS}/render_metrics.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        params:
+            title=f"Conversion, run {config['run']}",
+        shell:
+            "python {input.code[0]} {input.metrics} --title {params.title:q} --output {output}"
+            " 2> >(tee {log} >&2)"
+
+    rule render_listening:
+        """Pairs to listen to."""
+        input:
+            code=source("render_listening"),
+            manifest=MANIFEST,
+            converted=expand(f"{SYSTEM}/converted.tsv", system=CONVERSION["systems"]),
+            audio=expand(f"{SYSTEM}/wav", system=CONVERSION["systems"]),
+        output:
+            report(
+                f"{REPORT}/listening.html",
+                caption="captions/listening.rst",
+                category="1 Conversion",
+            ),
+        log:
+            f"{LOGS}/render_listening.log",
+        benchmark:
+            f"{BENCHMARKS}/render_listening.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime="10m",
+        params:
+            config=subtree("conversion", "listening_pairs"),
+            pairs=CONVERSION["listening_pairs"],
+            title=f"Listening, run {config['run']}",
+        shell:
+            "python {input.code[0]} {input.converted} --manifest {input.manifest}"
+            " --title {params.title:q} --pairs {params.pairs} --output {output}"
+            " 2> >(tee {log} >&2)"
+
+    rule bundle:
+        """What a user takes away: models, Eta, vocoder, and a card with the run's numbers."""
+        input:
+            code=source("bundle"),
+            ssl=ssl_model(VOCODER["ssl"]),
+            speaker=model(ETA["encoder"]),
+            eta=f"{RESULTS}/eta/{CONVERSION['eta']}/eta.safetensors",
+            eta_config=f"{RESULTS}/eta/{CONVERSION['eta']}/config.json",
+            vocoder=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/generator.safetensors",
+            vocoder_config=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/config.json",
+            metrics=f"{RESULTS}/conversion/metrics.tsv",
+        output:
+            f"{RESULTS}/bundle/config.json",
+        log:
+            f"{LOGS}/bundle.log",
+        benchmark:
+            f"{BENCHMARKS}/bundle.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime="1h",
+        params:
+            config=subtree("", "run"),
+            run=config["run"],
+        shell:
+            "python {input.code[0]} --title {params.run} --ssl {input.ssl}"
+            " --speaker {input.speaker} --eta $(dirname {input.eta})"
+            " --vocoder $(dirname {input.vocoder}) --metrics {input.metrics} --output {output}"
+            " 2> >(tee {log} >&2)"

@@ -1,0 +1,70 @@
+"""The vocoder: features back to a waveform.
+
+Needs the features of a corpus. Makes `prematch/{corpus}/{ssl}-l{layer}/{shard}.h5` and
+`vocoder/{vocoder}/generator.safetensors` with `config.json` and `metrics.tsv`.
+"""
+
+
+rule vocoder:
+    """All vocoders of the config."""
+    input:
+        expand(f"{RESULTS}/vocoder/{{vocoder}}/generator.safetensors", vocoder=config["vocoder"]),
+
+
+rule prematch:
+    """Rebuild each training utterance of a shard from its speaker's other utterances."""
+    input:
+        code=source("prematch"),
+        manifest=f"{RESULTS}/manifests/{{corpus}}/{{shard}}.tsv",
+        features=f"{RESULTS}/features/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.h5",
+    output:
+        f"{RESULTS}/prematch/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.h5",
+    log:
+        f"{LOGS}/prematch/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prematch/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime="8h",
+    params:
+        config=subtree("", "prematch.topk", "ssl.{ssl}.dtype"),
+    shell:
+        "python {input.code[0]} --config {params.config:q} --manifest {input.manifest}"
+        " --features {input.features} --output {output} --gpus {resources.gpu}"
+        " 2> >(tee {log} >&2)"
+
+
+rule train_vocoder:
+    """Train a HiFi-GAN on raw or prematched features; resumes where it was stopped."""
+    input:
+        code=source("train_vocoder"),
+        manifest=manifest_of("vocoder"),
+        model=ssl_model_of("vocoder"),
+        features=features_of("vocoder"),
+    output:
+        weights=f"{RESULTS}/vocoder/{{vocoder}}/generator.safetensors",
+        config=f"{RESULTS}/vocoder/{{vocoder}}/config.json",
+        metrics=f"{RESULTS}/vocoder/{{vocoder}}/metrics.tsv",
+    log:
+        f"{LOGS}/train_vocoder/{{vocoder}}.log",
+    benchmark:
+        f"{BENCHMARKS}/train_vocoder/{{vocoder}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime="7d",
+    params:
+        config=subtree("vocoder.{vocoder}"),
+        folder=f"{RESULTS}/vocoder/{{vocoder}}",
+        work=f"{RESULTS}/work/train_vocoder/{{vocoder}}",
+    shell:
+        "python {input.code[0]} {input.features} --config {params.config:q}"
+        " --manifest {input.manifest} --model {input.model} --output-dir {params.folder}"
+        " --working-dir {params.work} --gpus {resources.gpu} 2> >(tee {log} >&2)"

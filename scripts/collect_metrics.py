@@ -1,0 +1,24 @@
+"""Put the metrics of several systems into one table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.evaluation.tables import concatenate_metrics
+from etaflow.manifest import write_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    metrics: Annotated[list[Path], typer.Option(help="TSV of a system; repeat, in order")],
+    output: Annotated[Path, typer.Option(help="TSV to write")],
+) -> None:
+    """Put the metrics of several systems into one table."""
+    write_table(concatenate_metrics(metrics), output)
+
+
+if __name__ == "__main__":
+    app()

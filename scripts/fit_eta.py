@@ -1,0 +1,73 @@
+"""Fit Eta-WavLM on the training utterances of a corpus."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from etaflow import eta
+from etaflow.manifest import read_manifest
+from etaflow.models import read_model_info, worst_weights
+from etaflow.store import Embeddings, FeatureStore
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    features: Annotated[list[Path], typer.Argument(help="HDF5 shards of features")],
+    config: Annotated[str, typer.Option(help="JSON: ridge")],
+    manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
+    model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
+    embeddings: Annotated[Path, typer.Option(help="HDF5 of speaker embeddings")],
+    output_dir: Annotated[Path, typer.Option(help="folder for eta.safetensors and config.json")],
+    pca: Annotated[Path | None, typer.Option(help="PCA of the embeddings")] = None,
+) -> None:
+    """Solve the least squares over all training frames from each utterance's sums."""
+    table = read_manifest(manifest)
+    info, _ = read_model_info(model.parent)
+    store = FeatureStore(features, {"model": info.name, "revision": info.revision})
+    speakers = Embeddings.read(embeddings)
+    train = set(table.loc[table["split"] == "train", "utterance_id"])
+    rows = np.asarray([name in train for name in store.utterance_ids])
+    vectors = speakers.rows([name for name in store.utterance_ids if name in train])
+    components = eta.Pca.load(pca) if pca else None
+    reduced = components.transform(vectors) if components else vectors.astype(np.float64)
+    sums, counts = store.frame_sum[rows], store.num_frames[rows]
+    coefficients, bias = eta.fit(sums, counts, reduced, json.loads(config)["ridge"])
+    r2_dims, r2 = eta.explained_variance(
+        coefficients, bias, sums, store.frame_square_sum[rows], counts, reduced
+    )
+    fitted = eta.EtaModel(
+        coefficients,
+        bias,
+        sums.sum(axis=0) / counts.sum(),
+        components,
+        {
+            "model": info.name,
+            "revision": info.revision,
+            "layer": store.meta.layer,
+            "normalize": store.meta.normalize,
+            "encoder": speakers.encoder,
+            "weights": worst_weights([info.weights, speakers.weights]),
+            "ridge": json.loads(config)["ridge"],
+            "utterances": int(rows.sum()),
+            "speakers": int(table.loc[table["split"] == "train", "speaker_id"].nunique()),
+            "frames": int(counts.sum()),
+            "condition_number": eta.condition_number(counts, reduced),
+            "r2": r2,
+            "r2_per_dimension": [float(value) for value in r2_dims],
+        },
+    )
+    fitted.save_pretrained(output_dir)
+    typer.echo(
+        f"{reduced.shape[1]} components explain {r2:.1%} of the variance of "
+        f"{int(counts.sum())} frames",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,33 @@
+"""Fit the PCA of the training utterances' speaker embeddings."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.eta import Pca
+from etaflow.manifest import read_manifest
+from etaflow.store import Embeddings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[str, typer.Option(help="JSON: pca, the number of components")],
+    manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
+    embeddings: Annotated[Path, typer.Option(help="HDF5 of the corpus's embeddings")],
+    output: Annotated[Path, typer.Option(help="safetensors file to write")],
+) -> None:
+    """Keep the first components of the embeddings."""
+    table = read_manifest(manifest)
+    train = list(table.loc[table["split"] == "train", "utterance_id"])
+    pca = Pca.fit(Embeddings.read(embeddings).rows(train), json.loads(config)["pca"])
+    pca.save(output)
+    kept = pca.explained_variance_ratio.sum()
+    typer.echo(f"{len(pca.components)} components keep {kept:.1%} of the variance", err=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,25 @@
+"""Plot the detection error trade-off of the conversions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.figures import plot_det, save_figure
+from etaflow.manifest import read_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    trials: Annotated[list[Path], typer.Argument(help="trials.tsv, each in its system's folder")],
+    output: Annotated[Path, typer.Option(help="SVG to write")],
+) -> None:
+    """Draw one curve a system; systems without trials are left out."""
+    tables = {path.parent.name: read_table(path, ("score",)) for path in trials}
+    save_figure(plot_det({name: table for name, table in tables.items() if len(table)}), output)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,21 @@
+"""Print a table of metrics: a row a system, a column a metric."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.evaluation.tables import format_metrics_table
+from etaflow.manifest import read_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(metrics: Annotated[Path, typer.Option(help="TSV of metrics")]) -> None:
+    """Print a table of metrics: a row a system, a column a metric."""
+    print(format_metrics_table(read_table(metrics)))
+
+
+if __name__ == "__main__":
+    app()

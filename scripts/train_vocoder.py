@@ -1,0 +1,106 @@
+"""Train a HiFi-GAN vocoder on the features of a corpus."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import etaflow
+from etaflow.atomic import atomic_directory
+from etaflow.manifest import read_manifest
+from etaflow.store import FeatureStore
+from etaflow.training import fingerprint, train, write_history
+from etaflow.vocoder import Generator, GeneratorConfig
+from etaflow.vocoder.discriminator import DiscriminatorConfig
+from etaflow.vocoder.segments import Waveforms, hold_out
+from etaflow.vocoder.task import VocoderTask
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[
+        str,
+        typer.Option(
+            help="JSON: {generator, discriminator, segment_frames, batch_size, steps, "
+            "learning_rate, lr_decay, adversarial_from, validate_every, validation_utterances, "
+            "seed}"
+        ),
+    ],
+    manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
+    features: Annotated[
+        list[Path], typer.Option(help="a shard that the generator reads, raw or prematched (HDF5)")
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="gets generator.safetensors, config.json, metrics.tsv")
+    ],
+    working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
+    weights: Annotated[str, typer.Option(help="what the SSL model's weights are, e.g. trained")],
+    gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
+    workers: Annotated[int, typer.Option(help="processes that prepare batches")] = 0,
+) -> None:
+    """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
+    settings = json.loads(config)
+    table = read_manifest(manifest).query("split == 'train'")
+    store = FeatureStore(features)
+    known = set(store.utterance_ids)
+    paths = {
+        name: path
+        for name, path in zip(table["utterance_id"], table["path"], strict=True)
+        if name in known
+    }
+    train_ids, validation_ids = hold_out(
+        sorted(paths), settings["validation_utterances"], settings["seed"]
+    )
+    torch.manual_seed(settings["seed"])
+    generator = Generator(
+        GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
+    )
+    task = VocoderTask(
+        generator,
+        DiscriminatorConfig(**settings["discriminator"]),
+        store,
+        Waveforms(paths),
+        train_ids,
+        validation_ids,
+        segment_frames=settings["segment_frames"],
+        batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        lr_decay=settings["lr_decay"],
+        adversarial_from=settings["adversarial_from"],
+    )
+    package = Path(etaflow.__path__[0])
+    code = [*sorted(package.glob("vocoder/*.py")), package / "training.py", Path(__file__)]
+    key = fingerprint(f"{config} {weights}", manifest, *features, *code)
+    history = train(
+        task,
+        steps=settings["steps"],
+        seed=settings["seed"],
+        working_dir=working_dir,
+        fingerprint=key,
+        validate_every=settings["validate_every"],
+        checkpoint_every=settings["validate_every"],
+        select="mel_distance",
+        gpus=gpus,
+        workers=workers,
+    )
+    with atomic_directory(output_dir) as part:
+        generator.save_pretrained(
+            part,
+            model=store.meta.model,
+            revision=store.meta.revision,
+            layer=store.meta.layer,
+            normalize=store.meta.normalize,
+            weights=weights,
+            steps=settings["steps"],
+        )
+        write_history(history, part / "metrics.tsv")
+    shutil.rmtree(working_dir / key)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etaflow.eta import EtaError, EtaModel, Pca, condition_number, explained_variance, fit
+
+
+def make_data(seed: int, utterances: int = 30, components: int = 5, dim: int = 7):
+    """Utterances of uneven length, their frames, and badly scaled speaker vectors."""
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(1, 60, utterances)
+    vectors = generator.normal(size=(utterances, components)) * 10.0 ** np.arange(
+        -3, components - 3
+    ) + generator.normal(size=components)
+    true = generator.normal(size=(components, dim))
+    frames = [
+        vector @ true + generator.normal(size=(count, dim)) + 3
+        for vector, count in zip(vectors, counts, strict=True)
+    ]
+    return counts, vectors, frames
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31))
+def test_the_fit_equals_the_pseudo_inverse_over_all_frames(seed: int) -> None:
+    counts, vectors, frames = make_data(seed)
+    sums = np.stack([each.sum(axis=0) for each in frames])
+    coefficients, bias = fit(sums, counts, vectors)
+    design = np.column_stack([np.repeat(vectors, counts, axis=0), np.ones(counts.sum())])
+    reference = np.linalg.lstsq(design, np.concatenate(frames), rcond=None)[0]
+    predicted, expected = (
+        vectors @ coefficients + bias,
+        np.column_stack([vectors, np.ones(len(vectors))]) @ reference,
+    )
+    assert np.abs(predicted - expected).max() < 1e-8 * np.abs(expected).max()
+    np.testing.assert_allclose(coefficients, reference[:-1], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(bias, reference[-1], rtol=1e-6, atol=1e-9)
+
+
+def test_r2_from_sums_equals_r2_over_frames() -> None:
+    counts, vectors, frames = make_data(0)
+    sums = np.stack([each.sum(axis=0) for each in frames])
+    squares = np.stack([(each**2).sum(axis=0) for each in frames])
+    coefficients, bias = fit(sums, counts, vectors)
+    per_dimension, total = explained_variance(coefficients, bias, sums, squares, counts, vectors)
+    stacked = np.concatenate(frames)
+    residual = stacked - np.repeat(vectors @ coefficients + bias, counts, axis=0)
+    spread = stacked - stacked.mean(axis=0)
+    np.testing.assert_allclose(
+        per_dimension, 1 - (residual**2).sum(axis=0) / (spread**2).sum(axis=0), atol=1e-10
+    )
+    assert total == pytest.approx(1 - (residual**2).sum() / (spread**2).sum(), abs=1e-10)
+
+
+def test_too_few_distinct_speaker_vectors_say_how_many_are_needed() -> None:
+    vectors = np.repeat(np.eye(4), 3, axis=0)
+    with pytest.raises(EtaError, match=r"4 distinct speaker vectors for 5 unknowns.*at least 5"):
+        fit(np.ones((12, 2)), np.ones(12), vectors)
+
+
+def test_dependent_vectors_are_refused_unless_ridge_settles_them() -> None:
+    generator = np.random.default_rng(0)
+    one = generator.normal(size=(20, 1))
+    vectors = np.hstack([one, 2 * one])
+    sums = generator.normal(size=(20, 3))
+    with pytest.raises(EtaError, match="linearly dependent"):
+        fit(sums, np.ones(20), vectors)
+    coefficients, _ = fit(sums, np.ones(20), vectors, ridge=1e-3)
+    assert np.isfinite(coefficients).all()
+
+
+def test_not_finite_input_is_refused() -> None:
+    with pytest.raises(EtaError, match="must be finite"):
+        fit(np.full((3, 2), np.nan), np.ones(3), np.arange(3.0)[:, None])
+
+
+def test_the_condition_number_does_not_see_the_scale_of_the_vectors() -> None:
+    counts, vectors, _ = make_data(3)
+    assert condition_number(counts, vectors) == pytest.approx(
+        condition_number(counts, vectors * 1e6), rel=1e-6
+    )
+
+
+def test_pca_keeps_what_scikit_learn_says_and_refuses_too_many() -> None:
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(40, 6)) * [9, 5, 3, 1, 1, 1]
+    pca = Pca.fit(embeddings, 3)
+    reduced = pca.transform(embeddings)
+    variances = np.linalg.svd(embeddings - embeddings.mean(axis=0), compute_uv=False) ** 2
+    np.testing.assert_allclose(reduced.var(axis=0) * 40, variances[:3])
+    np.testing.assert_allclose(pca.explained_variance_ratio, variances[:3] / variances.sum())
+    with pytest.raises(EtaError, match="41 components asked of 40 embeddings"):
+        Pca.fit(embeddings, 41)
+
+
+@pytest.mark.parametrize("with_pca", [True, False])
+def test_a_model_survives_saving_and_removes_what_it_added(tmp_path: Path, with_pca: bool) -> None:
+    generator = np.random.default_rng(0)
+    pca = Pca.fit(generator.normal(size=(20, 6)), 4) if with_pca else None
+    model = EtaModel(
+        generator.normal(size=(4 if with_pca else 6, 8)),
+        generator.normal(size=8),
+        generator.normal(size=8),
+        pca,
+        {"model": "m", "layer": 3},
+    )
+    model.save_pretrained(tmp_path)
+    again = EtaModel.from_pretrained(tmp_path)
+    embedding = generator.normal(size=6)
+    component = again.speaker_component(embedding)
+    np.testing.assert_array_equal(component, model.speaker_component(embedding))
+    content = generator.normal(size=(5, 8))
+    np.testing.assert_allclose(
+        again.remove_speaker(content + component, embedding), content, atol=1e-5
+    )
+    with pytest.raises(EtaError, match="layer 3, the features have 4"):
+        again.check_features({"model": "m", "layer": 4})
+    with pytest.raises(EtaError, match=r"expected \(6,\)"):
+        again.speaker_component(embedding[:5])
+    with pytest.raises(EtaError, match=r"expected \(T, 8\)"):
+        again.remove_speaker(content[:, :7], embedding)

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from etaflow.ssl import SSLEncoder
+
+
+def plain_features(folder: Path, waveform: np.ndarray, layer: int, normalize: bool) -> np.ndarray:
+    """One file, full depth, `hidden_states[layer]`: the reference that everyone uses."""
+    model = AutoModel.from_pretrained(folder).eval()
+    values = torch.from_numpy(waveform)[None]
+    if normalize:
+        values = (values - values.mean()) / torch.sqrt(values.var(correction=0) + 1e-7)
+    captured: list[torch.Tensor] = []
+    block = model.encoder.layers[layer - 1]
+    block.register_forward_hook(
+        lambda _m, _i, out: captured.append(out[0] if isinstance(out, tuple) else out)
+    )
+    with torch.inference_mode():
+        model(values)
+    return captured[0][0].numpy() if captured[0].ndim == 3 else captured[0].numpy()
+
+
+@pytest.mark.parametrize("layer", [1, 3, 4])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_layer_is_the_output_of_its_block_batched_or_alone(
+    ssl_model: Path, waveforms: list[np.ndarray], layer: int, normalize: bool
+) -> None:
+    encoder = SSLEncoder.from_pretrained(ssl_model, layer, normalize)
+    batched = encoder.encode(waveforms)
+    for waveform, features in zip(waveforms, batched, strict=True):
+        reference = plain_features(ssl_model, waveform, layer, normalize)
+        assert features.shape == (encoder.num_frames(len(waveform)), 128) == reference.shape
+        error = np.abs(features.numpy() - reference).max() / np.abs(reference).max()
+        assert error < 1e-5
+
+
+def test_frames_are_counted_as_the_models_papers_do(wavlm_tiny: Path) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 1)
+    for samples in (400, 719, 720, 16_000, 48_001):
+        assert encoder.num_frames(samples) == (samples - 400) // 320 + 1
+    assert encoder.hop_length == 320
+
+
+def test_a_small_batch_budget_changes_nothing(wavlm_tiny: Path, waveforms: list) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 2)
+    for one, other in zip(
+        encoder.encode(waveforms), encoder.encode(waveforms, max_batch_seconds=0.1), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_a_layer_beyond_the_models_depth_is_refused(wavlm_tiny: Path) -> None:
+    with pytest.raises(ValueError, match="layers 1 to 4, asked for 5"):
+        SSLEncoder.from_pretrained(wavlm_tiny, 5)
+
+
+def test_another_sampling_rate_and_too_short_waveforms_are_refused(wavlm_tiny: Path) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 1)
+    with pytest.raises(ValueError, match="8000 Hz; resample first"):
+        encoder.encode([np.zeros(16_000, np.float32)], sample_rate=8_000)
+    with pytest.raises(ValueError, match="399 samples is too short"):
+        encoder.encode([np.zeros(399, np.float32)])

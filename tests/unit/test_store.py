@@ -1,0 +1,130 @@
+import multiprocessing
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from etaflow.store import (
+    Embeddings,
+    FeatureMeta,
+    FeatureStore,
+    FeatureWriter,
+    StoreError,
+)
+
+META = FeatureMeta("m", "r", 3, False, 16_000, 320)
+
+
+def features(seed: int, frames: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(frames, 4)).astype(np.float32)
+
+
+def write(path: Path, names: list[str], lengths: list[int], meta: FeatureMeta = META) -> None:
+    with FeatureWriter(
+        path, meta, names, ["s"] * len(names), [320 * n for n in lengths], lengths, 4
+    ) as writer:
+        for seed in reversed(range(len(names))):
+            writer.write(names[seed], features(seed, lengths[seed]))
+
+
+def test_shards_read_as_one_mapping(tmp_path: Path) -> None:
+    write(tmp_path / "0.h5", ["a", "b"], [3, 5])
+    write(tmp_path / "1.h5", ["c"], [2])
+    write(tmp_path / "2.h5", [], [])
+    store = FeatureStore([tmp_path / f"{i}.h5" for i in range(3)], {"layer": 3})
+    assert list(store) == ["a", "b", "c"]
+    assert store.num_frames.tolist() == [3, 5, 2]
+    assert store.meta == META
+    np.testing.assert_allclose(store["b"], features(1, 5), atol=2e-3)
+    np.testing.assert_array_equal(store.read("b", 1, 3), store["b"][1:3])
+    np.testing.assert_array_equal(store.read("a", 2, 99), store["a"][2:])
+    # Sums are of the features before they were rounded to float16.
+    np.testing.assert_allclose(store.frame_sum[1], features(1, 5).sum(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(store.frame_square_sum[2], (features(0, 2) ** 2).sum(axis=0))
+
+
+def _read(store: FeatureStore) -> float:
+    return float(store["a"].sum())
+
+
+def test_a_store_can_be_read_in_worker_processes(tmp_path: Path) -> None:
+    write(tmp_path / "0.h5", ["a"], [3])
+    store = FeatureStore([tmp_path / "0.h5"])
+    expected = _read(store)
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply(_read, (store,)) == expected
+
+
+def test_a_shard_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "0.h5"
+    with (
+        pytest.raises(StoreError, match=r"1 utterance\(s\) not written, the first is b"),
+        FeatureWriter(path, META, ["a", "b"], ["s", "s"], [1, 1], [3, 3], 4) as writer,
+    ):
+        writer.write("a", features(0, 3))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        FeatureWriter(path, META, ["a"], ["s"], [1], [3], 4) as writer,
+    ):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 70_000.0])
+def test_what_float16_cannot_hold_is_refused(tmp_path: Path, bad: float) -> None:
+    values = features(0, 3)
+    values[1, 2] = bad
+    with (
+        pytest.raises(StoreError, match="a: NaN, infinite or beyond float16"),
+        FeatureWriter(tmp_path / "0.h5", META, ["a"], ["s"], [1], [3], 4) as writer,
+    ):
+        writer.write("a", values)
+
+
+def test_wrong_shapes_and_repeated_ids_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match=r"features \(2, 4\), announced \(3, 4\)"),
+        FeatureWriter(tmp_path / "0.h5", META, ["a"], ["s"], [1], [3], 4) as writer,
+    ):
+        writer.write("a", features(0, 2))
+    with pytest.raises(StoreError, match="stands twice"):
+        FeatureWriter(tmp_path / "0.h5", META, ["a", "a"], ["s"] * 2, [1] * 2, [3] * 2, 4)
+
+
+def test_readers_refuse_what_was_not_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "0.h5", ["a"], [3])
+    with pytest.raises(StoreError, match="layer is 3, asked for 6"):
+        FeatureStore([tmp_path / "0.h5"], {"layer": 6})
+    with pytest.raises(StoreError, match="another shard too"):
+        FeatureStore([tmp_path / "0.h5", tmp_path / "0.h5"])
+    other = FeatureMeta("m", "r", 4, False, 16_000, 320)
+    write(tmp_path / "1.h5", ["b"], [3], other)
+    with pytest.raises(StoreError, match="2 kinds of features"):
+        FeatureStore([tmp_path / "0.h5", tmp_path / "1.h5"])
+    with h5py.File(tmp_path / "0.h5", "a") as file:
+        file.attrs["complete"] = False
+    with pytest.raises(StoreError, match="not a complete etaflow-features/1"):
+        FeatureStore([tmp_path / "0.h5"])
+    (tmp_path / "2.h5").write_bytes(b"no HDF5")
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        FeatureStore([tmp_path / "2.h5"])
+
+
+def test_embeddings_keep_order_and_speaker_means_are_of_unit_vectors(tmp_path: Path) -> None:
+    vectors = np.array([[3.0, 0.0], [0.0, 1.0], [5.0, 0.0]], np.float32)
+    Embeddings(["b", "a", "c"], ["s2", "s2", "s1"], vectors, "e", "published").write(
+        tmp_path / "e.h5"
+    )
+    again = Embeddings.read(tmp_path / "e.h5")
+    np.testing.assert_array_equal(again.rows(["a", "b"]), vectors[[1, 0]])
+    means = again.speaker_means()
+    assert list(means) == ["s1", "s2"]
+    np.testing.assert_allclose(means["s2"], [0.5**0.5, 0.5**0.5], rtol=1e-6)
+    with h5py.File(tmp_path / "e.h5") as file:
+        np.testing.assert_allclose(file["speaker_mean/embedding"][0], [1, 0])
+    with pytest.raises(StoreError, match="not embedded, the first is x"):
+        again.rows(["x"])
+    with pytest.raises(StoreError, match="NaN or infinite"):
+        Embeddings(["a"], ["s"], np.array([[np.nan]]), "e", "published").write(tmp_path / "n.h5")
