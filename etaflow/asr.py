@@ -134,6 +134,7 @@ def transcribe_files(recognizer: Recognizer, paths: Sequence[Path]) -> list[str]
     with bar(len(paths), "transcribe", "utterance") as shown:
         for start in range(0, len(paths), BATCH):
             batch = [read_audio(path) for path in paths[start : start + BATCH]]
-            texts += recognizer.transcribe(batch)
+            # A tab or a line break has no room in a table.
+            texts += [" ".join(text.split()) for text in recognizer.transcribe(batch)]
             shown.update(len(batch))
     return texts

@@ -138,8 +138,8 @@ class VoiceConverter:
 
     def _match(self, query: Floats, pool: Floats, topk: int) -> Floats:
         device = next(self.ssl.parameters()).device
-        tensors = (torch.from_numpy(array).float().to(device) for array in (query, pool))
-        return match(*tensors, topk=topk).cpu().numpy()
+        frames, candidates = (torch.from_numpy(array).float().to(device) for array in (query, pool))
+        return match(frames, candidates, topk=topk).cpu().numpy()
 
     @torch.inference_mode()
     def vocode(self, features: Floats, num_samples: int) -> Waveform:

@@ -201,7 +201,7 @@ def metrics_page(title: str, metrics: pd.DataFrame, notes: Mapping[str, str]) ->
             if name not in by_name.index:
                 cells.append("<td></td>")
                 continue
-            row = by_name.loc[name]
+            row = by_name.loc[name].to_dict()
             mark = ' class="untrained"' if row["weights"] == "untrained" else ""
             flag = ", untrained" if row["weights"] == "untrained" else ""
             cells.append(

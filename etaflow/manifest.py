@@ -87,7 +87,7 @@ def read_table(path: str | Path, numbers: tuple[str, ...] = ()) -> pd.DataFrame:
         path, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE, encoding="utf-8"
     )
     for column in numbers:
-        table[column] = pd.to_numeric(table[column].replace("", "nan"))
+        table[column] = pd.to_numeric(table[column].mask(table[column] == ""))
     return table
 
 

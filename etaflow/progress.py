@@ -43,7 +43,7 @@ def bar(total: int | None, description: str, unit: str, initial: int = 0) -> tqd
         file=_Lines(sys.stderr),
         mininterval=5.0,
         ncols=100,
-        bar_format="{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}]",
+        bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]",
     )
 
 

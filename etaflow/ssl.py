@@ -1,15 +1,31 @@
 """Self-supervised encoders (WavLM, HuBERT), cut at one layer."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from etaflow.audio import SAMPLE_RATE, Waveform
-from etaflow.models import ModelInfo, read_model_info
+from etaflow.models import ModelError, ModelInfo, read_model_info
+
+
+def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model and which weights were missing; the blocks cut off are no news to report."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, loading = AutoModel.from_pretrained(
+            files, config=config, local_files_only=True, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    return model, loading
 
 
 class SSLEncoder(nn.Module):
@@ -49,6 +65,7 @@ class SSLEncoder(nn.Module):
 
         Raises:
             ValueError: the model has fewer blocks.
+            ModelError: a weight of the first `layer` blocks is missing.
         """
         info, files = read_model_info(source)
         config = AutoConfig.from_pretrained(files, local_files_only=True)
@@ -58,7 +75,13 @@ class SSLEncoder(nn.Module):
             )
         config.num_hidden_layers = layer
         config.layerdrop = 0.0
-        model = AutoModel.from_pretrained(files, config=config, local_files_only=True)
+        model, loading = _load_quietly(files, config)
+        missing = [key for key in loading["missing_keys"] if key != "masked_spec_embed"]
+        if missing:
+            raise ModelError(
+                f"{info.name}: {len(missing)} weight(s) missing in {files}, the first is "
+                f"{sorted(missing)[0]}"
+            )
         if config.do_stable_layer_norm:
             # Here the norm comes after the last block; in the other layout before the first.
             model.encoder.layer_norm = nn.Identity()
@@ -115,9 +138,12 @@ class SSLEncoder(nn.Module):
                     )
                 values[row, : lengths[index]] = waveform
                 mask[row, : lengths[index]] = 1
-            hidden = self.model(
-                values.to(device), attention_mask=mask.to(device) if self._pads else None
-            ).last_hidden_state
+            with warnings.catch_warnings():
+                # transformers mixes a boolean and a float mask, which torch only complains of.
+                warnings.filterwarnings("ignore", message="Support for mismatched")
+                hidden = self.model(
+                    values.to(device), attention_mask=mask.to(device) if self._pads else None
+                ).last_hidden_state
             for row, index in enumerate(batch):
                 features[index] = hidden[row, : self.num_frames(lengths[index])].float().cpu()
         return features

@@ -168,6 +168,9 @@ def build_manifest(
             else:
                 candidates.append(item)
     _check_unique(candidates)
+    split = config.get("split")
+    if split is None and any(recording.split is None for recording in candidates):
+        raise CorpusError(f"a corpus of kind {config['kind']!r} needs a `split` in the config")
     usable: list[Recording] = []
     infos: list[AudioInfo] = []
     results = _examine_all([recording.path for recording in candidates], workers)
@@ -182,9 +185,6 @@ def build_manifest(
             f"{_root(config, root)}: none of {len(rejected)} files can be used: "
             + (rejection_summary(item.reason for item in rejected) or "there is no audio file")
         )
-    split = config.get("split")
-    if split is None and any(recording.split is None for recording in usable):
-        raise CorpusError(f"a corpus of kind {config['kind']!r} needs a `split` in the config")
     by, fraction = (split["by"], split["test_fraction"]) if split else ("speaker", 0.0)
     rows = [
         (

@@ -119,6 +119,9 @@ def score_utterances(
     missing = [name for name in converted["utterance_id"] if name not in heard.index]
     if missing:
         raise ValueError(f"{len(missing)} utterance(s) not transcribed, the first is {missing[0]}")
+    unknown = sorted(set(converted["source_id"]) - set(sources))
+    if unknown:
+        raise ValueError(f"{len(unknown)} source(s) not in the manifest, the first is {unknown[0]}")
     judge = load_dnsmos()
     rows: list[dict[str, Any]] = []
     vectors: list[Floats] = []

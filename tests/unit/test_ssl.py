@@ -1,10 +1,13 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from etaflow.models import ModelError
 from etaflow.ssl import SSLEncoder
 
 
@@ -64,3 +67,16 @@ def test_another_sampling_rate_and_too_short_waveforms_are_refused(wavlm_tiny: P
         encoder.encode([np.zeros(16_000, np.float32)], sample_rate=8_000)
     with pytest.raises(ValueError, match="399 samples is too short"):
         encoder.encode([np.zeros(399, np.float32)])
+
+
+def test_a_checkpoint_without_one_of_its_weights_is_refused(
+    wavlm_tiny: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(wavlm_tiny, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layers.1.attention.k_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert SSLEncoder.from_pretrained(folder, 1).layer == 1
+    with pytest.raises(ModelError, match=r"1 weight\(s\) missing.*layers\.1\.attention\.k_proj"):
+        SSLEncoder.from_pretrained(folder, 2)

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from etaflow.atomic import atomic_directory, atomic_file, write_json
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "x.txt"
+    with atomic_file(path) as part:
+        part.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [file.name for file in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "d") as part:
+        (part / "one").write_text("1")
+    with pytest.raises(RuntimeError, match="no"), atomic_directory(tmp_path / "d") as part:
+        raise RuntimeError("no")
+    assert [file.name for file in (tmp_path / "d").iterdir()] == ["one"]
+    with atomic_directory(tmp_path / "d") as part:
+        (part / "two").write_text("2")
+    assert [file.name for file in tmp_path.iterdir()] == ["d"]
+    assert [file.name for file in (tmp_path / "d").iterdir()] == ["two"]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []

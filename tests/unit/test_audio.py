@@ -1,0 +1,176 @@
+"""Audio: what is refused and why, resampling, down-mixing, writing."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from etaflow.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    check_audio,
+    read_audio,
+    resample,
+    write_audio,
+)
+
+
+def sine(frequency: float, seconds: float, rate: int, amplitude: float = 0.5) -> np.ndarray:
+    time = np.arange(round(seconds * rate)) / rate
+    return (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def cut(path: Path, share: float = 0.5) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+
+
+def write(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE, **kwargs: str) -> Path:
+    soundfile.write(path, samples, rate, **kwargs)
+    return path
+
+
+def reason(path: Path) -> str:
+    with pytest.raises(AudioError) as caught:
+        check_audio(path)
+    assert str(path) in str(caught.value)
+    return caught.value.reason
+
+
+def test_good_file_is_described(tmp_path: Path) -> None:
+    stereo = np.stack([sine(440, 1, 22_050), sine(220, 1, 22_050)], axis=1)
+    path = write(tmp_path / "a.wav", stereo, 22_050)
+    info = check_audio(path)
+    assert (info.num_samples, info.sample_rate) == (22_050, 22_050)
+    assert check_audio(write(tmp_path / "b.wav", stereo, 22_050)).checksum == info.checksum
+    assert check_audio(write(tmp_path / "c.wav", -stereo, 22_050)).checksum != info.checksum
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "aiff"])
+def test_formats_keep_their_length(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", sine(440, 1, SAMPLE_RATE))
+    assert check_audio(path).num_samples == SAMPLE_RATE
+    assert len(read_audio(path)) == SAMPLE_RATE
+
+
+def test_opus_is_read(tmp_path: Path) -> None:
+    samples = sine(440, 1, SAMPLE_RATE)
+    path = write(tmp_path / "a.opus", samples, format="OGG", subtype="OPUS")
+    assert check_audio(path).num_samples == SAMPLE_RATE
+
+
+def test_missing_and_empty(tmp_path: Path) -> None:
+    assert reason(tmp_path / "none.wav") == "unreadable: No such file or directory"
+    (tmp_path / "empty.wav").touch()
+    assert reason(tmp_path / "empty.wav") == "empty file"
+    assert reason(write(tmp_path / "header.wav", np.zeros(0))) == "no samples"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "mp3"])
+def test_truncated_is_named(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", sine(440, 2, SAMPLE_RATE))
+    cut(path)
+    assert reason(path).startswith("truncated: ")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+def test_truncated_flac_does_not_decode(tmp_path: Path, share: float) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * SAMPLE_RATE)
+    path = write(tmp_path / "a.flac", noise)
+    cut(path, share)
+    assert reason(path).startswith(("truncated: ", "unreadable: "))
+
+
+def test_wav_with_a_trailing_chunk_is_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", sine(440, 1, SAMPLE_RATE))
+    with path.open("ab") as stream:
+        stream.write(b"LIST\x04\x00\x00\x00INFO")
+    assert check_audio(path).num_samples == SAMPLE_RATE
+
+
+def test_text_named_wav(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_text("not audio at all\n" * 100)
+    assert reason(path).startswith("unreadable: ")
+    with pytest.raises(AudioError, match="unreadable"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("level", [0.0, 5e-5])
+def test_silent(tmp_path: Path, level: float) -> None:
+    path = write(tmp_path / "a.wav", sine(440, 1, SAMPLE_RATE, level), subtype="FLOAT")
+    assert reason(path).startswith("silent: ")
+
+
+def test_opposite_channels_are_silent_as_mono(tmp_path: Path) -> None:
+    left = sine(440, 1, SAMPLE_RATE)
+    path = write(tmp_path / "a.wav", np.stack([left, -left], axis=1), subtype="FLOAT")
+    assert reason(path).startswith("silent: ")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite(tmp_path: Path, bad: float) -> None:
+    samples = sine(440, 1, SAMPLE_RATE)
+    samples[77] = bad
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    assert reason(path) == "NaN or infinite samples"
+    with pytest.raises(AudioError, match="NaN"):
+        read_audio(path)
+    with pytest.raises(AudioError, match="NaN"):
+        write_audio(tmp_path / "b.wav", samples)
+    assert not (tmp_path / "b.wav").exists()
+
+
+def test_too_short(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", sine(440, 0.05, SAMPLE_RATE))
+    assert reason(path) == "shorter than 0.1 s (0.050 s)"
+    assert check_audio(write(path, sine(440, 0.1, SAMPLE_RATE))).num_samples == 1600
+
+
+@pytest.mark.parametrize("rate", [4_000, 192_000])
+def test_rate_out_of_range(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", sine(440, 1, rate), rate)
+    assert reason(path) == f"sampling rate of {rate} Hz is outside 8 to 96 kHz"
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_reading_keeps_frequency_length_and_level(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", sine(1000, 2, rate), rate)
+    waveform = read_audio(path)
+    assert waveform.dtype == np.float32
+    assert abs(len(waveform) - 2 * SAMPLE_RATE) <= 1
+    middle = waveform[4000:28_000]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert np.argmax(spectrum) * SAMPLE_RATE / len(middle) == pytest.approx(1000, abs=1)
+    assert np.abs(middle).max() == pytest.approx(0.5, abs=0.01)
+    assert len(read_audio(path, sample_rate=None)) == 2 * rate
+
+
+def test_resampling_removes_what_would_alias() -> None:
+    assert np.abs(resample(sine(15_000, 1, 48_000), 48_000, 16_000)[2000:-2000]).max() < 0.01
+
+
+def test_stereo_is_the_mean_of_its_channels(tmp_path: Path) -> None:
+    left, right = sine(440, 1, SAMPLE_RATE), sine(990, 1, SAMPLE_RATE, 0.2)
+    path = write(tmp_path / "a.wav", np.stack([left, right], axis=1), subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(path), (left + right) / 2, atol=1e-7)
+
+
+def test_writing_is_exact_to_16_bit(tmp_path: Path) -> None:
+    waveform = sine(440, 1, SAMPLE_RATE)
+    write_audio(tmp_path / "a.wav", waveform)
+    assert soundfile.info(tmp_path / "a.wav").subtype == "PCM_16"
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), waveform, atol=1 / 32768)
+
+
+def test_writing_scales_a_peak_beyond_one_instead_of_clipping(tmp_path: Path) -> None:
+    waveform = sine(440, 1, SAMPLE_RATE, amplitude=2.5)
+    write_audio(tmp_path / "a.flac", waveform)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.flac"), waveform / 2.5, atol=2 / 32768)
+
+
+def test_the_error_survives_a_process_pool() -> None:
+    error = pickle.loads(pickle.dumps(AudioError(Path("a.wav"), "empty file")))
+    assert (str(error), error.reason) == ("a.wav: empty file", "empty file")

@@ -1,0 +1,330 @@
+"""Published corpora: downloads against a local server, and the layouts they unpack to."""
+
+import hashlib
+import io
+import re
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from etaflow.corpora import (
+    CorpusError,
+    Recording,
+    Rejected,
+    archives,
+    build_manifest,
+    fetch,
+    librispeech,
+    libritts,
+    recordings,
+    vctk,
+)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`, with byte ranges, as the sites of the corpora do."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.log: list[tuple[str, str, str | None]] = []
+        self.cut_after: int | None = None
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        wanted = self.headers.get("Range")
+        self.server.log.append((self.command, self.path, wanted))
+        whole = self.server.files.get(self.path)
+        if whole is None:
+            self.send_error(404)
+            return
+        start = int(re.findall(r"\d+", wanted)[0]) if wanted else 0
+        if start >= len(whole):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(whole)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(whole) - start))
+        self.end_headers()
+        if body:
+            self.wfile.write(whole[start : self.server.cut_after])
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def audio(file_format: str, rate: int) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, rate)
+    soundfile.write(buffer, noise, rate, format=file_format)
+    return buffer.getvalue()
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+FLAC = audio("FLAC", 16_000)
+LIBRISPEECH = {
+    "LibriSpeech/SPEAKERS.TXT": b"; a table\n",
+    "LibriSpeech/dev-clean/84/121123/84-121123-0000.flac": FLAC,
+    "LibriSpeech/dev-clean/84/121123/84-121123-0001.flac": FLAC[:9000],
+    "LibriSpeech/dev-clean/84/121123/84-121123-0002.flac": b"",
+    "LibriSpeech/dev-clean/84/121123/84-121123.trans.txt": (
+        b"84-121123-0000 GO DO YOU HEAR\n84-121123-0001 CUT\n84-121123-0009 NOT THERE\n"
+    ),
+}
+CONFIG: dict[str, Any] = {
+    "kind": "librispeech",
+    "subsets": ["dev-clean"],
+    "root": None,
+    "shards": 1,
+    "seed": 0,
+}
+
+
+@pytest.fixture
+def archive(server: Server) -> bytes:
+    content = tar(LIBRISPEECH)
+    server.files["/dev-clean.tar.gz"] = content
+    return content
+
+
+def get(server: Server, root: Path, content: bytes) -> None:
+    librispeech.fetch(root, CONFIG, server.url, {"dev-clean": sha256(content)})
+
+
+def test_fetch_then_list(server: Server, archive: bytes, tmp_path: Path) -> None:
+    get(server, tmp_path, archive)
+    assert (tmp_path / "LibriSpeech/SPEAKERS.TXT").read_bytes() == b"; a table\n"
+    assert not (tmp_path / "dev-clean.tar.gz").exists()
+    chapter = tmp_path / "LibriSpeech/dev-clean/84/121123"
+    found = {item.path.name: item for item in recordings(CONFIG, tmp_path)}
+    assert found["84-121123-0000.flac"] == Recording(
+        "84-121123-0000",
+        "84",
+        "121123",
+        chapter / "84-121123-0000.flac",
+        "GO DO YOU HEAR",
+        "test",
+    )
+    assert len(found) == 4
+    manifest, rejected = build_manifest(CONFIG, tmp_path)
+    assert list(manifest.utterance_id) == ["84-121123-0000"]
+    assert list(manifest.split) == ["test"]
+    assert [Path(path).name[:14] for path in rejected.path] == [
+        "84-121123-0001",
+        "84-121123-0002",
+        "84-121123-0009",
+    ]
+    assert rejected.reason[0].startswith(("truncated", "unreadable"))
+    assert list(rejected.reason[1:]) == ["empty file", "named by a transcript but missing"]
+
+
+def test_nothing_is_fetched_twice(server: Server, archive: bytes, tmp_path: Path) -> None:
+    get(server, tmp_path, archive)
+    requests = len(server.log)
+    get(server, tmp_path, archive)
+    assert len(server.log) == requests
+
+
+def test_half_a_file_is_resumed(server: Server, archive: bytes, tmp_path: Path) -> None:
+    half = len(archive) // 2
+    (tmp_path / "dev-clean.tar.gz").write_bytes(archive[:half])
+    get(server, tmp_path, archive)
+    assert server.log[-1] == ("GET", "/dev-clean.tar.gz", f"bytes={half}-")
+    assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
+
+
+def test_a_whole_file_is_not_fetched_again(server: Server, archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dev-clean.tar.gz").write_bytes(archive)
+    get(server, tmp_path, archive)
+    assert server.log == []
+    assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
+
+
+def test_a_download_cut_short_says_so_and_resumes(
+    server: Server, archive: bytes, tmp_path: Path
+) -> None:
+    server.cut_after = 1000
+    with pytest.raises(CorpusError, match=f"1000 of {len(archive)} bytes.*run again to resume"):
+        get(server, tmp_path, archive)
+    server.cut_after = None
+    get(server, tmp_path, archive)
+    assert server.log[-1][2] == "bytes=1000-"
+    assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
+
+
+def test_wrong_checksum(server: Server, archive: bytes, tmp_path: Path) -> None:
+    expected = sha256(b"something else")
+    with pytest.raises(CorpusError) as caught:
+        librispeech.fetch(tmp_path, CONFIG, server.url, {"dev-clean": expected})
+    for part in (str(tmp_path / "dev-clean.tar.gz"), expected, sha256(archive)):
+        assert part in str(caught.value)
+    assert (tmp_path / "dev-clean.tar.gz").read_bytes() == archive
+    assert not (tmp_path / "LibriSpeech").exists()
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "LibriSpeech/../../evil.txt"])
+def test_an_archive_cannot_write_outside(server: Server, tmp_path: Path, name: str) -> None:
+    content = tar({name: b"evil"})
+    server.files["/dev-clean.tar.gz"] = content
+    with pytest.raises(CorpusError, match=r"refused to unpack.*evil\.txt"):
+        get(server, tmp_path / "corpora", content)
+    assert list(tmp_path.rglob("evil.txt")) == []
+    assert not (tmp_path / "corpora/LibriSpeech/dev-clean/.completed").exists()
+
+
+def test_a_link_cannot_lead_outside(server: Server, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as opened:
+        link = tarfile.TarInfo("LibriSpeech/out")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        opened.addfile(link)
+    server.files["/dev-clean.tar.gz"] = buffer.getvalue()
+    with pytest.raises(CorpusError, match="refused to unpack"):
+        get(server, tmp_path / "corpora", buffer.getvalue())
+
+
+def test_server_errors(
+    server: Server, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CorpusError, match="404"):
+        librispeech.fetch(tmp_path, CONFIG, f"{server.url}/gone", {"dev-clean": sha256(archive)})
+    with pytest.raises(ValueError, match="no subset 'dev-dirty'; it has dev-clean, dev-other"):
+        fetch({**CONFIG, "subsets": ["dev-dirty"]}, tmp_path)
+    usage = archives.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(CorpusError, match="are free"):
+        get(server, tmp_path, archive)
+
+
+def test_a_root_of_ones_own_is_not_fetched(tmp_path: Path) -> None:
+    config = {**CONFIG, "root": str(tmp_path)}
+    fetch(config, tmp_path / "unused")
+    assert not (tmp_path / "unused").exists()
+    with pytest.raises(CorpusError, match="dev-clean: no such folder"):
+        recordings(config, tmp_path / "unused")
+
+
+def test_splits_of_subsets(tmp_path: Path) -> None:
+    for subset in ("train-clean-100", "dev-other", "test-clean"):
+        path = tmp_path / subset / "1/2/1-2-0000.flac"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(FLAC)
+        path.rename(path.with_name(f"{subset}.flac"))
+    config = {**CONFIG, "subsets": ["train-clean-100", "dev-other", "test-clean"]}
+    splits = [item.split for item in recordings(config, tmp_path) if isinstance(item, Recording)]
+    assert splits == ["train", "test", "test"]
+    own = {**config, "split": {"by": "utterance", "test_fraction": 0.34}}
+    assert {item.split for item in recordings(own, tmp_path)} == {None}
+    manifest, _ = build_manifest(own, tmp_path)
+    assert sorted(manifest.split) == ["test", "train", "train"]
+
+
+def test_libritts(server: Server, tmp_path: Path) -> None:
+    base = "LibriTTS/train-clean-100/103/1241/103_1241_000000_000001"
+    content = tar(
+        {
+            f"{base}.wav": audio("WAV", 24_000),
+            f"{base}.normalized.txt": b"Matthew Cuthbert is surprised\n",
+            f"{base}.original.txt": b"Matthew Cuthbert is Surprised\n",
+            "LibriTTS/train-clean-100/103/1241/._103_1241_000000_000001.wav": b"resource fork",
+            "LibriTTS/train-clean-100/103/1241/103_1241_000000_000002.wav": b"",
+        }
+    )
+    server.files["/train-clean-100.tar.gz"] = content
+    config = {**CONFIG, "kind": "libritts", "subsets": ["train-clean-100"]}
+    libritts.fetch(tmp_path, config, server.url, {"train-clean-100": sha256(content)})
+    manifest, rejected = build_manifest(config, tmp_path)
+    (row,) = manifest.itertuples()
+    assert (row.utterance_id, row.speaker_id, row.session_id, row.split, row.sample_rate) == (
+        "103_1241_000000_000001",
+        "103",
+        "1241",
+        "train",
+        24_000,
+    )
+    assert row.text == "Matthew Cuthbert is surprised"
+    assert list(rejected.reason) == ["empty file"]
+
+
+def test_vctk(server: Server, tmp_path: Path) -> None:
+    flac = audio("FLAC", 48_000)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        opened.writestr("speaker-info.txt", "ID  AGE  GENDER  ACCENTS  REGION COMMENTS\n")
+        for microphone in ("mic1", "mic2"):
+            for speaker in ("p225", "s5"):
+                name = f"wav48_silence_trimmed/{speaker}/{speaker}_001_{microphone}.flac"
+                opened.writestr(name, flac)
+        opened.writestr("wav48_silence_trimmed/p280/p280_001_mic1.flac", flac)
+        opened.writestr("txt/p225/p225_001.txt", "Please call Stella.\n")
+    content = buffer.getvalue()
+    server.files["/VCTK-Corpus-0.92.zip"] = content
+    config = {**CONFIG, "kind": "vctk"}
+    vctk.fetch(tmp_path, config, f"{server.url}/VCTK-Corpus-0.92.zip", sha256(content))
+    assert (tmp_path / "VCTK-Corpus-0.92/speaker-info.txt").exists()
+    with pytest.raises(CorpusError, match="'vctk' needs a `split`"):
+        build_manifest(config, tmp_path)
+    config["split"] = {"by": "speaker", "test_fraction": 0.5}
+    manifest, rejected = build_manifest(config, tmp_path)
+    assert list(manifest.utterance_id) == ["p225_001", "s5_001"]
+    assert list(manifest.speaker_id) == ["p225", "s5"]
+    assert list(manifest.text) == ["Please call Stella.", ""]
+    assert len(rejected) == 0
+
+
+def test_a_transcript_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:
+    chapter = tmp_path / "dev-clean/1/2"
+    chapter.mkdir(parents=True)
+    (chapter / "1-2-0000.flac").write_bytes(FLAC)
+    (chapter / "1-2.trans.txt").write_bytes(b"1-2-0000 \xff\xfe\n")
+    transcript, recording = recordings(CONFIG, tmp_path)
+    assert isinstance(transcript, Rejected)
+    assert transcript.reason.startswith("transcript is not UTF-8")
+    assert isinstance(recording, Recording)
+    assert recording.text == ""
