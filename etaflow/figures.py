@@ -20,13 +20,10 @@ from scipy.stats import norm
 
 from etaflow.atomic import atomic_file
 from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.evaluation.tables import METRIC_NOTES, UNTRAINED
 from etaflow.metrics import detection_error_curve, equal_error_rate
 from etaflow.store import Floats
 
-UNTRAINED = (
-    "Untrained weights in the path: these numbers say that the workflow runs, "
-    "not how well the method works."
-)
 # Okabe and Ito's palette: told apart with any colour vision.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 
@@ -175,16 +172,15 @@ def _page(title: str, body: str) -> str:
     return _PAGE.format(title=html.escape(title), body=body)
 
 
-def metrics_page(title: str, metrics: pd.DataFrame, notes: Mapping[str, str]) -> str:
+def metrics_page(title: str, metrics: pd.DataFrame) -> str:
     """A page with one row a system and one column a metric.
 
     Args:
         title: of the page.
         metrics: long table, columns `system metric value low high n weights`.
-        notes: what each metric means, by name; these come first, in this order.
     """
+    notes = METRIC_NOTES
     names = [name for name in notes if name in set(metrics["metric"])]
-    names += sorted(set(metrics["metric"]) - set(names))
     head = "".join(
         f'<th title="{html.escape(notes.get(n, ""))}">{html.escape(n)}</th>' for n in names
     )
@@ -213,7 +209,9 @@ def metrics_page(title: str, metrics: pd.DataFrame, notes: Mapping[str, str]) ->
         f"<li><b>{html.escape(n)}</b>: {html.escape(notes[n])}</li>" for n in names if n in notes
     )
     warning = (
-        f'<p class="untrained">{UNTRAINED}</p>' if "untrained" in set(metrics["weights"]) else ""
+        f'<p class="untrained">{UNTRAINED.capitalize()}.</p>'
+        if "untrained" in set(metrics["weights"])
+        else ""
     )
     return _page(
         title,

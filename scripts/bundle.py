@@ -9,7 +9,7 @@ import typer
 
 from etaflow.atomic import atomic_directory, write_json, write_text
 from etaflow.converter import BUNDLE_FORMAT
-from etaflow.evaluation import format_metrics_table
+from etaflow.evaluation.tables import format_metrics_table
 from etaflow.manifest import read_table
 from etaflow.models import read_model_info
 

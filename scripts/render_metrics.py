@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from etaflow.atomic import write_text
-from etaflow.evaluation import METRIC_NOTES
 from etaflow.figures import metrics_page
 from etaflow.manifest import read_table
 
@@ -21,7 +20,7 @@ def main(
 ) -> None:
     """Write one row a system, one column a metric."""
     table = read_table(metrics, ("value", "low", "high", "n"))
-    write_text(output, metrics_page(title, table, METRIC_NOTES))
+    write_text(output, metrics_page(title, table))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from etaflow.evaluation.tables import read_converted
 from etaflow.evaluation.trials import conversion_trials
 from etaflow.evaluation.utterances import RealSpeech, score_utterances
 from etaflow.manifest import read_manifest, read_table, write_table
+from etaflow.models import read_model_info, worst_weights
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import Embeddings
 
@@ -27,8 +28,8 @@ def main(
     manifest: Annotated[Path, typer.Option(help="Manifest of the real recordings")],
     embeddings: Annotated[Path, typer.Option(help="The judge's embeddings of the recordings")],
     judge_dir: Annotated[Path, typer.Option(help="Model folder of the judge, a speaker encoder")],
-    weights: Annotated[
-        str, typer.Option(help="Worst weights in the path: trained, published or untrained")
+    models: Annotated[
+        list[Path], typer.Option("--model", help="model.json of a model in the system's path")
     ],
     metrics: Annotated[Path, typer.Option(help="TSV to write: a row a figure")],
     utterances: Annotated[Path, typer.Option(help="TSV to write: a row an utterance")],
@@ -47,6 +48,7 @@ def main(
         system, made, read_table(transcripts), sources, real, encoder, threads
     )
     pairs = conversion_trials(made, vectors, real)
+    weights = worst_weights([read_model_info(model.parent)[0].weights for model in models])
     figures = metrics_table(
         system, scores, pairs, weights, bootstrap["bootstrap_rounds"], bootstrap["seed"]
     )

@@ -11,6 +11,7 @@ import typer
 import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.manifest import read_manifest
+from etaflow.models import read_model_info
 from etaflow.store import FeatureStore
 from etaflow.training import fingerprint, train, write_history
 from etaflow.vocoder import Generator, GeneratorConfig
@@ -23,6 +24,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
+    features: Annotated[
+        list[Path], typer.Argument(help="HDF5 shards that the generator reads, raw or prematched")
+    ],
     config: Annotated[
         str,
         typer.Option(
@@ -32,19 +36,17 @@ def main(
         ),
     ],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
-    features: Annotated[
-        list[Path], typer.Option(help="a shard that the generator reads, raw or prematched (HDF5)")
-    ],
     output_dir: Annotated[
         Path, typer.Option(help="gets generator.safetensors, config.json, metrics.tsv")
     ],
     working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
-    weights: Annotated[str, typer.Option(help="what the SSL model's weights are, e.g. trained")],
+    model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
     gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
     workers: Annotated[int, typer.Option(help="processes that prepare batches")] = 0,
 ) -> None:
     """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
     settings = json.loads(config)
+    info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
     store = FeatureStore(features)
     known = set(store.utterance_ids)
@@ -75,7 +77,7 @@ def main(
     )
     package = Path(etaflow.__path__[0])
     code = [*sorted(package.glob("vocoder/*.py")), package / "training.py", Path(__file__)]
-    key = fingerprint(f"{config} {weights}", manifest, *features, *code)
+    key = fingerprint(config, manifest, model, *features, *code)
     history = train(
         task,
         steps=settings["steps"],
@@ -95,7 +97,7 @@ def main(
             revision=store.meta.revision,
             layer=store.meta.layer,
             normalize=store.meta.normalize,
-            weights=weights,
+            weights=info.weights,
             steps=settings["steps"],
         )
         write_history(history, part / "metrics.tsv")

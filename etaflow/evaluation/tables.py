@@ -8,6 +8,22 @@ import pandas as pd
 from etaflow.manifest import read_table
 
 COLUMNS = ["system", "metric", "value", "low", "high", "n", "weights"]
+# What each metric says, in the order that tables show them.
+METRIC_NOTES = {
+    "wer": "word error rate, % of all words, after lower-casing and without punctuation",
+    "cer": "character error rate, % of all characters, likewise",
+    "eer_per_target": "equal error rate, %, of telling conversions from the target's recordings, "
+    "a target speaker at a time, then averaged; 50 cannot be told apart, higher is better",
+    "eer_pooled": "the same with all targets' trials in one",
+    "similarity_target": "cosine of the judge's embedding with the target speaker's mean "
+    "(without the utterance's own recording for systems that do not convert)",
+    "similarity_source": "cosine with the source speaker's mean; a conversion should leave it",
+    "dnsmos": "predicted overall opinion score, 1 to 5",
+    "si_snr": "copy-synthesis against its recording, dB; phases count, so a good vocoder may "
+    "score low",
+    "mel_distance": "copy-synthesis against its recording, mean absolute difference of log-mels "
+    "(natural logarithm); lower is better",
+}
 UNTRAINED = (
     "untrained weights in the path: these numbers say that the workflow runs, "
     "not how well the method works"
@@ -48,15 +64,16 @@ def concatenate_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def format_metrics_table(table: pd.DataFrame) -> str:
-    """The figures as text: a row a system, a column a metric, `value [low, high]`.
+    """The figures as text: a row a metric, a column a system, `value [low, high]`.
 
-    A line below names each system that has untrained weights in its path.
+    A line below names the systems that have untrained weights in its path.
     """
     figures = table[["value", "low", "high"]].astype(float)
     cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in figures.to_numpy()]
-    wide = table.assign(cell=cells).pivot(index="system", columns="metric", values="cell")
-    wide = wide.reindex(index=table["system"].unique(), columns=table["metric"].unique())
-    rows = [["system", *wide.columns]]
+    wide = table.assign(cell=cells).pivot(index="metric", columns="system", values="cell")
+    names = [name for name in METRIC_NOTES if name in wide.index]
+    wide = wide.reindex(index=names, columns=table["system"].unique())
+    rows = [["", *wide.columns]]
     rows += [[name, *cells] for name, cells in zip(wide.index, wide.fillna("").values, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -64,4 +81,5 @@ def format_metrics_table(table: pd.DataFrame) -> str:
         for row in rows
     ]
     untrained = table.loc[table["weights"] == "untrained", "system"].unique()
-    return "\n".join([*lines, *(f"{system}: {UNTRAINED}" for system in untrained)])
+    notes = [f"{', '.join(untrained)}: {UNTRAINED}"] if len(untrained) else []
+    return "\n".join([*lines, *notes])

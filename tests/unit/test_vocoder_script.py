@@ -12,6 +12,7 @@ import torch
 
 from etaflow.audio import write_audio
 from etaflow.manifest import COLUMNS, read_table, write_manifest
+from etaflow.models import fetch_model
 from etaflow.store import FeatureMeta, FeatureWriter
 from etaflow.vocoder import Generator
 
@@ -53,8 +54,11 @@ def test_train_vocoder_writes_a_vocoder_and_clears_its_working_state(tmp_path: P
         for name in names:
             writer.write(name, random.standard_normal((10, 5)).astype(np.float32))
     output, working = tmp_path / "vocoder", tmp_path / "working"
-    command = [sys.executable, SCRIPT, "--config", json.dumps(CONFIG), "--weights", "untrained"]
-    command += ["--manifest", tmp_path / "manifest.tsv", "--features", shard]
+    model = tmp_path / "model" / "model.json"
+    entry = {"source": "random", "architecture": "wavlm-tiny", "seed": 0}
+    fetch_model("tiny", entry, model.parent)
+    command = [sys.executable, SCRIPT, shard, "--config", json.dumps(CONFIG), "--model", model]
+    command += ["--manifest", tmp_path / "manifest.tsv"]
     command += ["--output-dir", output, "--working-dir", working]
     run(command, check=True, capture_output=True)
     generator = Generator.from_pretrained(output)

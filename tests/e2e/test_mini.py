@@ -1,0 +1,220 @@
+"""The real workflow, from nothing to a report, and what runs again after a change."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from etaflow import VoiceConverter
+from etaflow.audio import read_audio
+from etaflow.manifest import read_manifest, read_table
+from etaflow.store import Embeddings, FeatureStore
+from tests.workflow_tools import ROOT, changed, planned, small_config, snakemake
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    snakemake(folder, small_config())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(run: Path) -> Path:
+    return run / "results" / "small"
+
+
+def test_nothing_is_left_to_do(run: Path) -> None:
+    assert planned(run, small_config()) == {}
+
+
+def test_the_manifest_has_every_utterance_and_disjoint_speakers(results: Path, run: Path) -> None:
+    table = read_manifest(results / "manifests/mini.tsv")
+    assert len(table) == 36
+    by_split = {name: set(rows["speaker_id"]) for name, rows in table.groupby("split")}
+    assert by_split["train"].isdisjoint(by_split["test"])
+    assert {len(speakers) for speakers in by_split.values()} == {2, 4}
+    parts = [read_manifest(results / f"manifests/mini/{shard}.tsv") for shard in ("0000", "0001")]
+    assert sorted(set(parts[0]["speaker_id"]) & set(parts[1]["speaker_id"])) == []
+    assert sum(len(part) for part in parts) == 36
+
+
+def test_features_are_those_of_the_audio(results: Path, run: Path) -> None:
+    from etaflow.ssl import SSLEncoder
+
+    store = FeatureStore(sorted((results / "features/mini/wavlm-tiny-l3").glob("*.h5")))
+    assert len(store) == 36
+    encoder = SSLEncoder.from_pretrained(run / "resources/models/wavlm-tiny", 3)
+    row = read_manifest(results / "manifests/mini.tsv").iloc[7]
+    exact = encoder.encode([read_audio(run / row["path"])])[0].numpy()
+    np.testing.assert_allclose(store[row["utterance_id"]], exact, atol=4e-3, rtol=2e-3)
+    u = store.utterance_ids.index(row["utterance_id"])
+    np.testing.assert_allclose(store.frame_sum[u], exact.sum(axis=0), rtol=1e-3, atol=1e-3)
+
+
+def test_the_eta_fit_leaves_no_linear_trace_of_the_speaker(results: Path) -> None:
+    from etaflow.eta import EtaModel
+
+    table = read_manifest(results / "manifests/mini.tsv")
+    train = list(table.loc[table["split"] == "train", "utterance_id"])
+    store = FeatureStore(sorted((results / "features/mini/wavlm-tiny-l3").glob("*.h5")))
+    model = EtaModel.from_pretrained(results / "eta/mini")
+    vectors = Embeddings.read(results / "embeddings/mini/resemblyzer.h5").rows(train)
+    assert model.pca is not None
+    reduced = model.pca.transform(vectors)
+    frames = [store[name] for name in train]
+    # The residual of a least squares is orthogonal to its regressors, over all frames.
+    residual = [
+        model.remove_speaker(each, vector).sum(axis=0)
+        for each, vector in zip(frames, vectors, strict=True)
+    ]
+    scale = np.abs(np.concatenate(frames)).sum(axis=0).max() * np.abs(reduced).max()
+    assert np.abs(reduced.T @ np.stack(residual)).max() < 1e-3 * scale
+    config = json.loads((results / "eta/mini/config.json").read_text())
+    assert (config["utterances"], config["weights"]) == (24, "untrained")
+    assert 0 < config["r2"] < 1
+
+
+def test_metrics_are_complete_labelled_and_within_range(results: Path) -> None:
+    table = read_table(results / "conversion/metrics.tsv", ("value", "low", "high", "n"))
+    assert list(table.columns) == ["system", "metric", "value", "low", "high", "n", "weights"]
+    assert set(table["system"]) == {
+        "original",
+        "copy-synthesis",
+        "knnvc",
+        "knnvc-eta-source",
+        "knnvc-eta",
+    }
+    names = {system: set(rows["metric"]) for system, rows in table.groupby("system")}
+    assert {"wer", "cer", "dnsmos", "similarity_target"} <= names["original"]
+    assert {"si_snr", "mel_distance"} <= names["copy-synthesis"]
+    for system in ("knnvc", "knnvc-eta-source", "knnvc-eta"):
+        assert {"wer", "eer_per_target", "eer_pooled", "similarity_source"} <= names[system]
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
+    weights = table.set_index("system")["weights"]
+    assert set(weights["original"]) == {"published"}
+    assert set(weights["knnvc"]) == {"untrained"}
+    # The recogniser knows the grammar: recordings are understood far better than noise.
+    wer = table[table["metric"] == "wer"].set_index("system")["value"]
+    assert wer["original"] < 40
+
+
+def test_conversions_last_as_long_as_their_sources(results: Path, run: Path) -> None:
+    table = read_table(results / "conversion/knnvc/converted.tsv")
+    manifest = read_manifest(results / "manifests/mini.tsv").set_index("utterance_id")
+    assert len(table) == 4
+    for row in table.itertuples():
+        assert row.source_speaker != row.target_speaker
+        waveform = read_audio(results / "conversion/knnvc" / row.path)
+        assert len(waveform) == manifest.loc[row.source_id, "num_samples"]
+
+
+def test_the_report_holds_what_it_promises(run: Path) -> None:
+    snakemake(run, small_config(), "--report", "report.html")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for item in (
+        "scree.svg",
+        "umap-mini.svg",
+        "training.svg",
+        "det.svg",
+        "metrics.html",
+        "listening.html",
+    ):
+        assert item in page
+    listening = (run / "results/small/report/listening.html").read_text(encoding="utf-8")
+    assert listening.count("<audio") == 2 * 7
+    assert "untrained weights" in (run / "results/small/report/metrics.html").read_text("utf-8")
+
+
+def test_a_bundle_converts_as_the_workflow_does(results: Path, run: Path) -> None:
+    row = read_table(results / "conversion/knnvc/converted.tsv").iloc[0]
+    manifest = read_manifest(results / "manifests/mini.tsv")
+    target = manifest[
+        (manifest["speaker_id"] == row["target_speaker"]) & (manifest["split"] == "test")
+    ].sort_values("utterance_id")
+    source = manifest.set_index("utterance_id").loc[row["source_id"], "path"]
+    converter = VoiceConverter.from_pretrained(results / "bundle")
+    waveform = converter.convert(
+        read_audio(run / source), [read_audio(run / path) for path in target["path"]]
+    )
+    stored = read_audio(results / "conversion/knnvc" / row["path"])
+    assert len(waveform) == len(stored)
+    # The workflow matches against references stored as float16.
+    assert np.corrcoef(waveform, stored)[0, 1] > 0.95
+    for method in ("knn-eta-source", "knn-eta"):
+        other = converter.convert(
+            read_audio(run / source), [read_audio(run / target["path"].iloc[0])], method=method
+        )
+        assert len(other) == len(stored)
+
+
+CHANGES = {
+    "eta.mini.ridge": (0.5, {"fit_eta", "plot_umap", "bundle", "convert"}),
+    "conversion.bootstrap_rounds": (200, {"score_conversion", "collect_metrics", "bundle"}),
+    "conversion.systems.knnvc.method": ("copy", {"convert", "transcribe", "score_conversion"}),
+    "ssl.wavlm-tiny.batch_seconds": (30, {"dump_features", "fit_eta", "train_vocoder"}),
+    "seed": (1, {"plot_umap"}),
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_runs_what_depends_on_it(run: Path, key: str) -> None:
+    value, expected = CHANGES[key]
+    jobs = planned(run, changed(small_config(), key, value))
+    assert expected <= set(jobs)
+    untouched = {"fetch_corpus", "fetch_model", "build_manifest_mini", "embed_speakers", "fit_pca"}
+    assert not untouched & set(jobs)
+    if key == "conversion.systems.knnvc.method":
+        assert jobs["convert"] == 1
+
+
+def test_reordered_keys_run_nothing(run: Path) -> None:
+    config = small_config()
+    reordered = {key: config[key] for key in reversed(config)}
+    reordered["eta"] = {"mini": dict(reversed(config["eta"]["mini"].items()))}
+    assert planned(run, reordered) == {}
+
+
+def test_edited_code_runs_what_imports_it(run: Path, tmp_path: Path) -> None:
+    # A copy of the project in the same place relative to a copy of the run.
+    project = tmp_path / "project"
+    for part in ("Snakefile", "rules", "scripts", "etaflow", "config", "profiles", "envs"):
+        origin = ROOT / part
+        if origin.is_dir():
+            shutil.copytree(origin, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (project).mkdir(exist_ok=True)
+            shutil.copy(origin, project / part)
+    snakemake(project, changed(small_config(), "conversion", ...), "eta", root=project)
+    config = changed(small_config(), "conversion", ...)
+
+    def jobs() -> set[str]:
+        output = snakemake(project, config, "eta", "--dry-run", root=project)
+        return {
+            rule
+            for rule in (
+                "dump_features",
+                "embed_speakers",
+                "fit_pca",
+                "fit_eta",
+                "build_manifest_mini",
+                "fetch_model",
+            )
+            if f"\n{rule} " in output
+        }
+
+    assert jobs() == set()
+    (project / "etaflow/knn.py").open("a").write("\n# an unrelated module\n")
+    for file in (project / "etaflow").rglob("*.py"):
+        file.touch()
+    assert jobs() == set()
+    (project / "scripts/fit_eta.py").open("a").write("\n# edited\n")
+    assert jobs() == {"fit_eta"}
+    # fit_pca imports etaflow.eta, which imports etaflow.atomic, as do fetch_model and others.
+    (project / "etaflow/speaker/resemblyzer.py").open("a").write("\n# edited\n")
+    assert jobs() == {"embed_speakers", "fit_pca", "fit_eta"}

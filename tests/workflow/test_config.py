@@ -1,0 +1,90 @@
+"""A wrong config is named, key by key, before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workflow_tools import ROOT, changed, load_config, snakemake
+
+CASES: list[tuple[str, Any, str]] = [
+    ("eta.mini.layer", "three", "eta.mini.layer = 'three': 'three' is not of type 'integer'"),
+    ("eta.mini.layer", 0, "eta.mini.layer = 0: 0 is less than the minimum of 1"),
+    ("eta.mini.ridge", ..., "eta.mini: 'ridge' is a required property"),
+    ("ssl.wavlm-tiny.dtype", "int8", "ssl.wavlm-tiny.dtype = 'int8': 'int8' is not one of"),
+    ("eta.mini.lyer", 3, "'lyer' was unexpected); allowed are: corpus, encoder, layer, pca"),
+    ("corpora.mini.kind", "minni", "none of the known kinds (mini, folder, librispeech,"),
+    ("corpora.mini.speakers", 99, "corpora.mini.speakers = 99: 99 is greater than the maximum"),
+    ("models.wavlm-tiny.seed", ..., "models.wavlm-tiny: 'seed' is a required property"),
+    ("ssl.wavlm-tiny.model", "wavlm", "not in `models`, which has resemblyzer, wavlm-tiny"),
+    ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), CASES)
+def test_a_wrong_key_is_named_with_its_value(
+    tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    output = snakemake(tmp_path, changed(load_config(), key, value), "--dry-run", ok=False)
+    assert message in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_all_wrong_keys_are_named_at_once(tmp_path: Path) -> None:
+    config = changed(changed(load_config(), "eta.mini.layer", 0), "prematch.topk", 0)
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "eta.mini.layer = 0" in output
+    assert "prematch.topk = 0" in output
+
+
+def test_a_root_that_needs_a_folder_says_how_to_give_it(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, load_config("folder"), "--dry-run", ok=False)
+    assert "needs a value: --config speech_dir=FOLDER" in output
+    config = load_config("folder") | {"speech_dir": "/nowhere"}
+    assert "'/nowhere' is not a folder" in snakemake(tmp_path, config, "--dry-run", ok=False)
+
+
+@pytest.mark.parametrize("preset", ["config", "librispeech"])
+def test_presets_plan_without_a_network(tmp_path: Path, preset: str) -> None:
+    output = snakemake(tmp_path, load_config(preset), "--dry-run")
+    assert "train_vocoder" in output
+    assert "score_conversion" in output
+
+
+def test_gpus_are_asked_for_by_the_rules_that_compute_on_them() -> None:
+    asking = set()
+    for file in sorted((ROOT / "rules").glob("*.smk")):
+        for rule in file.read_text(encoding="utf-8").split("rule ")[1:]:
+            if "gpu=1" in rule:
+                asking.add(rule.split(":")[0])
+    assert asking == {
+        "dump_features",
+        "embed_speakers",
+        "prematch",
+        "train_vocoder",
+        "convert",
+        "transcribe",
+        "score_conversion",
+    }
+
+
+def test_every_key_of_the_schema_is_explained() -> None:
+    import yaml
+
+    explained = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    names: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            names.update(
+                node.get("properties", {}) if isinstance(node.get("properties"), dict) else {}
+            )
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    collect(yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8")))
+    assert names
+    assert sorted(name for name in names if name not in explained) == []

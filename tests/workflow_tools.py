@@ -1,0 +1,96 @@
+"""Running the real workflow in a folder of its own, for tests."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_config(name: str = "config") -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def small_config() -> dict[str, Any]:
+    """The embedded default, cut to what runs in two minutes."""
+    config = load_config()
+    config["run"] = "small"
+    corpus = config["corpora"]["mini"]
+    corpus |= {"speakers": 6, "sentences": 6, "shards": 2}
+    corpus["split"]["test_fraction"] = 0.34
+    config["eta"]["mini"]["pca"] = 4
+    vocoder = config["vocoder"]["hifigan-tiny"]
+    vocoder |= {
+        "steps": 12,
+        "adversarial_from": 6,
+        "validate_every": 4,
+        "validation_utterances": 2,
+        "batch_size": 4,
+    }
+    vocoder["generator"] |= {"hidden_dim": 32, "upsample_channels": 32}
+    config["conversion"] |= {
+        "sources_per_speaker": 2,
+        "bootstrap_rounds": 100,
+        "listening_pairs": 2,
+    }
+    return config
+
+
+def changed(config: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy of the config with one key set, or removed where the value is `...`."""
+    config = copy.deepcopy(config)
+    *path, last = dotted.split(".")
+    place = config
+    for key in path:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+def snakemake(
+    folder: Path, config: dict[str, Any], *arguments: str, root: Path = ROOT, ok: bool = True
+) -> str:
+    """Run Snakemake on the project's Snakefile in `folder`; returns what it printed."""
+    (folder / "test.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    done = subprocess.run(
+        [
+            "snakemake",
+            "--snakefile",
+            str(root / "Snakefile"),
+            "--configfile",
+            "test.yaml",
+            "--workflow-profile",
+            str(root / "profiles" / "default"),
+            "--cores",
+            "2",
+            *arguments,
+        ],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, output
+    return output
+
+
+def planned(folder: Path, config: dict[str, Any], root: Path = ROOT) -> dict[str, int]:
+    """The rules that Snakemake would run, and how many jobs of each."""
+    output = snakemake(folder, config, "--dry-run", root=root)
+    if "Nothing to be done" in output:
+        return {}
+    table = output.split("Job stats:")[-1].split("total")[0]
+    jobs = dict(re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE))
+    return {rule: int(count) for rule, count in jobs.items() if rule != "all"}
