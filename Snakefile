@@ -14,6 +14,9 @@ if "corpora" not in config:
     configfile: os.path.join(workflow.basedir, "config", "config.yaml")
 
 
+report: "rules/captions/workflow.rst"
+
+
 include: "rules/common.smk"
 
 

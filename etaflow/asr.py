@@ -25,8 +25,9 @@ class Recognizer(Protocol):
 
 
 def _load_decoder(jsgf: str | None) -> Any:
-    from pocketsphinx import Decoder
+    from pocketsphinx import Decoder, set_loglevel
 
+    set_loglevel("ERROR")
     if jsgf is None:
         return Decoder()
     decoder = Decoder(lm=None)
@@ -44,7 +45,11 @@ def _load_decoder(jsgf: str | None) -> Any:
 def _decode(waveform: Waveform, jsgf: str | None) -> str:
     # A new decoder each time (0.1 to 0.2 s): a used one carries state into the next utterance,
     # whose text would then depend on the order of the files.
+    from pocketsphinx import set_loglevel
+
     decoder = _load_decoder(jsgf)
+    # An utterance outside the grammar is an answer (no words), not an error to print.
+    set_loglevel("FATAL")
     samples = np.pad(waveform, round(SILENCE_SECONDS * SAMPLE_RATE))
     pcm = np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2")
     decoder.start_utt()

@@ -182,7 +182,7 @@ class EtaModel:
         return (features - self.speaker_component(speaker_embedding)).astype(np.float32)
 
     def check_features(self, facts: Mapping[str, Any]) -> None:
-        """Raise `EtaError` unless `facts` (model, revision, layer, normalize) are what was fitted."""
+        """Raise `EtaError` unless model, revision, layer … in `facts` are what was fitted on."""
         for key, value in facts.items():
             if self.config.get(key) != value:
                 raise EtaError(

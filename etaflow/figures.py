@@ -97,7 +97,12 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(4 * columns, 2.8 * rows), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(4 * columns, 2.8 * rows),
+        squeeze=False,
+        sharex=True,
+        layout="constrained",
     )
     for axes, metric in zip(grid.flat, metrics, strict=False):
         axes.spines[["top", "right"]].set_visible(False)
@@ -159,10 +164,11 @@ table {{ border-collapse: collapse; }}
 th, td {{ text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #ddd;
   vertical-align: top; }}
 td small, .note {{ color: #666; }}
+th {{ min-width: 6rem; }}
 th small, td small {{ display: block; font-weight: normal; color: #666; }}
 td small {{ white-space: nowrap; }}
 .untrained {{ color: #a33; }}
-audio {{ width: 15rem; height: 2.2rem; display: block; }}
+audio {{ width: 11rem; height: 2.2rem; display: block; }}
 .scroll {{ overflow-x: auto; }}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """

@@ -19,12 +19,14 @@ def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedMode
     """The model and which weights were missing; the blocks cut off are no news to report."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         model, loading = AutoModel.from_pretrained(
             files, config=config, local_files_only=True, output_loading_info=True
         )
     finally:
         logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
     return model, loading
 
 

@@ -260,3 +260,9 @@ def report_items():
     if "conversion" in config:
         items += ["det.svg", "metrics.html", "listening.html"]
     return items
+
+
+def synthesised_systems():
+    """The systems whose output is not a recording."""
+    systems = config["conversion"]["systems"]
+    return [name for name, entry in systems.items() if entry["method"] != "original"]

@@ -29,7 +29,12 @@ rule plot_scree:
             if entry["pca"] is not None
         ],
     output:
-        report(f"{REPORT}/scree.svg", caption="captions/scree.rst", category="2 Eta-WavLM"),
+        report(
+            f"{REPORT}/scree.svg",
+            caption="captions/scree.rst",
+            category="2 Eta-WavLM",
+            labels={"figure": "scree plot"},
+        ),
     log:
         f"{LOGS}/plot_scree.log",
     benchmark:
@@ -86,7 +91,12 @@ rule plot_training:
         code=source("plot_training"),
         metrics=expand(f"{RESULTS}/vocoder/{{vocoder}}/metrics.tsv", vocoder=config["vocoder"]),
     output:
-        report(f"{REPORT}/training.svg", caption="captions/training.rst", category="3 Vocoder"),
+        report(
+            f"{REPORT}/training.svg",
+            caption="captions/training.rst",
+            category="3 Vocoder",
+            labels={"figure": "training curves"},
+        ),
     log:
         f"{LOGS}/plot_training.log",
     benchmark:
@@ -109,7 +119,12 @@ if CONVERSION:
             code=source("plot_det"),
             trials=expand(f"{SYSTEM}/trials.tsv", system=CONVERSION["systems"]),
         output:
-            report(f"{REPORT}/det.svg", caption="captions/det.rst", category="1 Conversion"),
+            report(
+                f"{REPORT}/det.svg",
+                caption="captions/det.rst",
+                category="1 Conversion",
+                labels={"figure": "DET curves"},
+            ),
         log:
             f"{LOGS}/plot_det.log",
         benchmark:
@@ -130,7 +145,10 @@ if CONVERSION:
             metrics=f"{RESULTS}/conversion/metrics.tsv",
         output:
             report(
-                f"{REPORT}/metrics.html", caption="captions/metrics.rst", category="1 Conversion"
+                f"{REPORT}/metrics.html",
+                caption="captions/metrics.rst",
+                category="1 Conversion",
+                labels={"figure": "metrics"},
             ),
         log:
             f"{LOGS}/render_metrics.log",
@@ -153,13 +171,14 @@ if CONVERSION:
         input:
             code=source("render_listening"),
             manifest=MANIFEST,
-            converted=expand(f"{SYSTEM}/converted.tsv", system=CONVERSION["systems"]),
-            audio=expand(f"{SYSTEM}/wav", system=CONVERSION["systems"]),
+            converted=expand(f"{SYSTEM}/converted.tsv", system=synthesised_systems()),
+            audio=expand(f"{SYSTEM}/wav", system=synthesised_systems()),
         output:
             report(
                 f"{REPORT}/listening.html",
                 caption="captions/listening.rst",
                 category="1 Conversion",
+                labels={"figure": "listening page"},
             ),
         log:
             f"{LOGS}/render_listening.log",

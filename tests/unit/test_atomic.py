@@ -9,9 +9,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "x.txt"
     with atomic_file(path) as part:
         part.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_file(path) as part:
-        part.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_file(path) as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     assert [file.name for file in path.parent.iterdir()] == ["x.txt"]
 
