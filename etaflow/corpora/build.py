@@ -33,20 +33,16 @@ def _kind(config: Mapping[str, Any]) -> ModuleType:
     return KINDS[config["kind"]]
 
 
-def _root(config: Mapping[str, Any], root: str | Path) -> Path:
-    return Path(config.get("root") or root)
-
-
 def fetch(config: Mapping[str, Any], root: str | Path, workers: int = 1) -> None:
-    """Fetch or make a corpus under `root`; nothing is done where the config has its own `root`.
+    """Fetch or make a corpus under `root`.
 
     Raises:
         ValueError: the kind is unknown.
         CorpusError: the corpus cannot be fetched.
     """
     kind = _kind(config)
-    if config.get("root"):
-        return
+    if kind is folder:
+        raise CorpusError("a corpus of kind folder is found at its `root`, not fetched")
     if kind is mini:
         mini.fetch(Path(root), config, workers)
     else:
@@ -57,14 +53,14 @@ def recordings(config: Mapping[str, Any], root: str | Path) -> Listing:
     """List a corpus: recordings, and files that cannot be one, with the reason.
 
     Args:
-        config: the corpus's entry in the config; its `root`, if any, is where the files are.
-        root: else the folder that `fetch` was given.
+        config: the corpus's entry in the config.
+        root: the folder that holds the corpus, found or fetched.
 
     Raises:
         ValueError: the kind is unknown, or the folder's pattern is wrong.
         CorpusError: the corpus is not there.
     """
-    return list(_kind(config).recordings(_root(config, root), config))
+    return list(_kind(config).recordings(Path(root), config))
 
 
 def inventory(config: Mapping[str, Any], root: str | Path) -> dict[str, Any]:
@@ -76,7 +72,7 @@ def inventory(config: Mapping[str, Any], root: str | Path) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=16)
     listing = sorted(recordings(config, root), key=lambda item: str(item.path))
     for item in listing:
-        name = item.path.relative_to(_root(config, root))
+        name = item.path.relative_to(Path(root))
         size = item.path.stat().st_size if item.path.exists() else None
         text = item.text if isinstance(item, Recording) else ""
         digest.update(f"{name}\0{size}\0{text}\0".encode(errors="surrogateescape"))
@@ -182,7 +178,7 @@ def build_manifest(
             infos.append(result)
     if not usable:
         raise CorpusError(
-            f"{_root(config, root)}: none of {len(rejected)} files can be used: "
+            f"{root}: none of {len(rejected)} files can be used: "
             + (rejection_summary(item.reason for item in rejected) or "there is no audio file")
         )
     by, fraction = (split["by"], split["test_fraction"]) if split else ("speaker", 0.0)

@@ -132,7 +132,7 @@ def test_folder_listing(tmp_path: Path) -> None:
     config = folder_config(
         tmp_path, pattern=r"(?P<speaker>[^/]+)/(?P<session>[^/]+)/(?P<utterance>\w+)(\.x)?"
     )
-    assert recordings(config, "unused") == [
+    assert recordings(config, config["root"]) == [
         Rejected(tmp_path / "stray.wav", "path does not match the pattern"),
         Recording("1", "ann", "mon", tmp_path / "ann/mon/1.wav", "Grüße,\n  Welt\n"),
         Recording("1", "bob", "tue", tmp_path / "bob/tue/1.x.FLAC"),
@@ -142,9 +142,9 @@ def test_folder_listing(tmp_path: Path) -> None:
 def test_folder_defaults_of_session_and_utterance(tmp_path: Path) -> None:
     path = tone(tmp_path / "x/ann_3.wav")
     config = folder_config(tmp_path, pattern=r"x/(?P<speaker>[a-z]+)_\d")
-    assert recordings(config, "") == [Recording("x_ann_3", "ann", "0", path)]
+    assert recordings(config, config["root"]) == [Recording("x_ann_3", "ann", "0", path)]
     config["pattern"] = r"(?P<speaker>.+)_\d"
-    assert recordings(config, "") == [Recording("x_ann_3", "x_ann", "0", path)]
+    assert recordings(config, config["root"]) == [Recording("x_ann_3", "x_ann", "0", path)]
 
 
 def test_folder_follows_links_but_no_loops(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_folder_follows_links_but_no_loops(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/ann").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/mon/up").symlink_to(tmp_path / "corpus")
-    found = recordings(folder_config(tmp_path / "corpus"), "")
+    found = recordings(folder_config(tmp_path / "corpus"), tmp_path / "corpus")
     assert [item.path.relative_to(tmp_path) for item in found] == [Path("corpus/ann/mon/1.wav")]
 
 
@@ -161,19 +161,19 @@ def test_folder_follows_links_but_no_loops(tmp_path: Path) -> None:
 )
 def test_folder_pattern_is_checked(tmp_path: Path, pattern: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        recordings(folder_config(tmp_path, pattern=pattern), "")
+        recordings(folder_config(tmp_path, pattern=pattern), tmp_path)
 
 
 def test_folder_transcript_that_is_not_utf8(tmp_path: Path) -> None:
     tone(tmp_path / "ann/mon/1.wav").with_suffix(".txt").write_bytes(b"caf\xe9")
-    (item,) = recordings(folder_config(tmp_path), "")
+    (item,) = recordings(folder_config(tmp_path), tmp_path)
     assert isinstance(item, Rejected)
     assert item.reason.startswith("transcript is not UTF-8")
 
 
 def test_missing_folder_and_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nowhere: no such folder"):
-        recordings(folder_config(tmp_path / "nowhere"), "")
+        recordings(folder_config(tmp_path / "nowhere"), tmp_path / "nowhere")
     for call in (fetch, recordings, build_manifest):
         with pytest.raises(ValueError, match=r"'timit'.*mini, librispeech.*folder"):
             call({"kind": "timit"}, tmp_path)
@@ -193,7 +193,7 @@ def test_manifest_of_a_folder_with_bad_files(tmp_path: Path, workers: int) -> No
     tone(tmp_path / "bob/mon/short.wav", seconds=0.05)
     tone(tmp_path / "bob/mon/tab\there.wav")
     tone(tmp_path / "odd.wav")
-    manifest, rejected = build_manifest(folder_config(tmp_path), "unused", workers)
+    manifest, rejected = build_manifest(folder_config(tmp_path), tmp_path, workers)
     assert list(manifest.columns) == COLUMNS
     assert list(manifest.utterance_id) == ["ann0", "ann2", "bob0", "bob1", "cai0", "cai1", "cai2"]
     assert manifest.text[0] == "two words"
@@ -220,42 +220,42 @@ def test_nothing_usable_says_why(tmp_path: Path) -> None:
         CorpusError,
         match=r"none of 4 files can be used: 3 × shorter than 0\.1 s, 1 × path does not match",
     ):
-        build_manifest(folder_config(tmp_path), "")
+        build_manifest(folder_config(tmp_path), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="there is no audio file"):
-        build_manifest(folder_config(tmp_path / "empty"), "")
+        build_manifest(folder_config(tmp_path / "empty"), tmp_path / "empty")
 
 
 def test_one_id_for_two_files_names_both(tmp_path: Path) -> None:
     tone(tmp_path / "ann/mon/1.wav")
     tone(tmp_path / "ann/tue/1.wav")
     with pytest.raises(CorpusError, match=r"'1'.*ann/mon/1\.wav.*ann/tue/1\.wav"):
-        build_manifest(folder_config(tmp_path), "")
+        build_manifest(folder_config(tmp_path), tmp_path)
 
 
 def test_a_file_name_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     tone(tmp_path / "ann/mon/1.wav")
     os.rename(tmp_path / "ann/mon/1.wav", os.fsencode(tmp_path / "ann/mon") + b"/\xe9.wav")
     tone(tmp_path / "ann/mon/é.wav")
-    manifest, rejected = build_manifest(folder_config(tmp_path), "")
+    manifest, rejected = build_manifest(folder_config(tmp_path), tmp_path)
     assert list(manifest.utterance_id) == ["é"]
     assert list(rejected.reason) == ["the path is not UTF-8"]
-    assert inventory(folder_config(tmp_path), "")["files"] == 2
+    assert inventory(folder_config(tmp_path), tmp_path)["files"] == 2
 
 
 def test_inventory_sees_files_sizes_and_texts(tmp_path: Path) -> None:
     path = tone(tmp_path / "ann/mon/1.wav")
     config = folder_config(tmp_path)
-    digests = [inventory(config, "")["digest"]]
+    digests = [inventory(config, config["root"])["digest"]]
     os.utime(path, (0, 0))
-    assert inventory(config, "") == {"kind": "folder", "files": 1, "digest": digests[0]}
+    assert inventory(config, config["root"]) == {"kind": "folder", "files": 1, "digest": digests[0]}
     for change in (
         lambda: path.with_suffix(".txt").write_text("hello"),
         lambda: tone(path, seconds=0.4),
         lambda: tone(tmp_path / "ann/mon/2.wav"),
     ):
         change()
-        digests.append(inventory(config, "")["digest"])
+        digests.append(inventory(config, config["root"])["digest"])
     assert len(set(digests)) == 4
 
 
@@ -269,37 +269,40 @@ def test_real_recordings() -> None:
     assert SPEECH
     pattern = f"[^/]+/{PATTERN}"
     config = folder_config(Path(SPEECH, "LibriTTS"), pattern=pattern, text_suffix=".normalized.txt")
-    manifest, rejected = build_manifest(config, "")
+    manifest, rejected = build_manifest(config, config["root"])
     assert (len(manifest), len(rejected)) == (48, 0)
     assert manifest.speaker_id.nunique() == 2
     assert manifest.groupby("speaker_id").session_id.nunique().tolist() == [2, 2]
     assert set(manifest.sample_rate) == {24_000}
     assert (manifest.text != "").all()
     config = folder_config(Path(SPEECH, "LibriSpeech"), pattern=pattern)
-    manifest, rejected = build_manifest(config, "")
+    manifest, rejected = build_manifest(config, config["root"])
     assert (len(manifest), len(rejected)) == (27, 0)
     assert manifest.speaker_id.nunique() == 27
     assert set(manifest.text) == {""}
     published = {"kind": "librispeech", "subsets": ["train-clean-100"], "shards": 3, "seed": 0}
-    same, _ = build_manifest({**published, "root": SPEECH}, "")
+    same, _ = build_manifest(published, SPEECH)
     assert list(same.checksum) == list(manifest.checksum)
     assert set(same.split) == {"train"}
 
 
-def test_scripts(tmp_path: Path) -> None:
+def test_a_folder_is_found_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="kind folder is found at its `root`, not fetched"):
+        fetch(folder_config(tmp_path), tmp_path)
+
+
+def test_build_manifest_script(tmp_path: Path) -> None:
     for speaker in ("ann", "bob"):
         tone(tmp_path / f"in/{speaker}/mon/{speaker}.wav")
     (tmp_path / "in/ann/mon/bad.wav").touch()
     config = json.dumps(folder_config(tmp_path / "in", shards=8))
 
     def run(script: str, *arguments: str | Path) -> str:
-        command = [sys.executable, SCRIPTS / script, "--config", config, "--root", tmp_path / "r"]
+        command = [sys.executable, SCRIPTS / script, "--config", config, "--root", tmp_path / "in"]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    run("fetch_corpus.py", "--output", tmp_path / "corpus.json")
-    assert json.loads((tmp_path / "corpus.json").read_text())["files"] == 3
     outputs = ["--manifest", tmp_path / "m.tsv", "--rejected", tmp_path / "r.tsv"]
     said = run("build_manifest.py", *outputs, "--shard-dir", tmp_path / "shards")
     assert "2 utterances of 2 speakers" in said

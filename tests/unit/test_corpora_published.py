@@ -242,14 +242,6 @@ def test_server_errors(
         get(server, tmp_path, archive)
 
 
-def test_a_root_of_ones_own_is_not_fetched(tmp_path: Path) -> None:
-    config = {**CONFIG, "root": str(tmp_path)}
-    fetch(config, tmp_path / "unused")
-    assert not (tmp_path / "unused").exists()
-    with pytest.raises(CorpusError, match="dev-clean: no such folder"):
-        recordings(config, tmp_path / "unused")
-
-
 def test_splits_of_subsets(tmp_path: Path) -> None:
     for subset in ("train-clean-100", "dev-other", "test-clean"):
         path = tmp_path / subset / "1/2/1-2-0000.flac"
