@@ -192,10 +192,14 @@ def tree_digest(root):
 
 
 def corpus_root(corpus):
-    """Where a corpus lies: its `root`, in which {speech_dir} is filled in, or where it is fetched."""
-    root = config["corpora"][corpus].get("root")
+    """Where a corpus lies: its `root`, in which {speech_dir} is filled in, or where it is fetched.
+
+    Corpora of one published kind share their downloads.
+    """
+    entry = config["corpora"][corpus]
+    root = entry.get("root")
     if root is None:
-        return f"resources/corpora/{corpus}"
+        return f"resources/corpora/{corpus if entry['kind'] == 'mini' else entry['kind']}"
     try:
         return os.path.expanduser(os.path.expandvars(root.format(**config)))
     except KeyError as error:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from etaflow.audio import AudioError, AudioInfo, check_audio
 from etaflow.corpora import folder, librispeech, libritts, mini, vctk
@@ -43,10 +44,14 @@ def fetch(config: Mapping[str, Any], root: str | Path, workers: int = 1) -> None
     kind = _kind(config)
     if kind is folder:
         raise CorpusError("a corpus of kind folder is found at its `root`, not fetched")
-    if kind is mini:
-        mini.fetch(Path(root), config, workers)
-    else:
-        kind.fetch(Path(root), config)
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    # Corpora of one kind may share a root and their archives: the second waits for the first.
+    with FileLock(root / ".lock"):
+        if kind is mini:
+            mini.fetch(root, config, workers)
+        else:
+            kind.fetch(root, config)
 
 
 def recordings(config: Mapping[str, Any], root: str | Path) -> Listing:
