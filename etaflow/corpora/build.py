@@ -45,9 +45,9 @@ def fetch(config: Mapping[str, Any], root: str | Path, workers: int = 1) -> None
     if kind is folder:
         raise CorpusError("a corpus of kind folder is found at its `root`, not fetched")
     root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
     # Corpora of one kind may share a root and their archives: the second waits for the first.
-    with FileLock(root / ".lock"):
+    with FileLock(root.with_name(f".{root.name}.lock")):
         if kind is mini:
             mini.fetch(root, config, workers)
         else:

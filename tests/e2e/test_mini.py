@@ -127,7 +127,7 @@ def test_the_report_holds_what_it_promises(run: Path) -> None:
     ):
         assert item in page
     listening = (run / "results/small/report/listening.html").read_text(encoding="utf-8")
-    assert listening.count("<audio") == 2 * 7
+    assert listening.count("<audio") == 2 * 6
     assert "untrained weights" in (run / "results/small/report/metrics.html").read_text("utf-8")
 
 
