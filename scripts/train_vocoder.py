@@ -12,6 +12,7 @@ import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.manifest import read_manifest
 from etaflow.models import read_model_info
+from etaflow.provenance import source_files
 from etaflow.store import FeatureStore
 from etaflow.training import fingerprint, train, write_history
 from etaflow.vocoder import Generator, GeneratorConfig
@@ -76,7 +77,7 @@ def main(
         adversarial_from=settings["adversarial_from"],
     )
     package = Path(etaflow.__path__[0])
-    code = [*sorted(package.glob("vocoder/*.py")), package / "training.py", Path(__file__)]
+    code = source_files(__file__, package)
     key = fingerprint(config, manifest, model, *features, *code)
     history = train(
         task,

@@ -1,0 +1,75 @@
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from etaflow import figures
+
+
+def metrics() -> pd.DataFrame:
+    rows = [
+        ("original", "wer", 3.0, 1.0, 5.0, 20, "published"),
+        ("knnvc", "wer", 86.3, 80.0, 90.0, 60, "untrained"),
+        ("knnvc", "eer_per_target", 12.5, 10.0, 15.0, 4, "untrained"),
+    ]
+    columns = ["system", "metric", "value", "low", "high", "n", "weights"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_metrics_page_marks_untrained_weights_beside_the_number() -> None:
+    page = figures.metrics_page("A < B", metrics())
+    assert "A &lt; B" in page
+    assert (
+        '<td class="untrained">86.30<small>80.00 to 90.00</small><small>n = 60, untrained' in page
+    )
+    assert "<td>3.00<small>1.00 to 5.00</small><small>n = 20</small></td><td></td>" in page
+    assert "Untrained weights in the path" in page
+    assert "Untrained" not in figures.metrics_page("t", metrics().iloc[:1])
+
+
+def test_the_listening_page_plays_what_it_was_given() -> None:
+    waveform = (np.sin(np.arange(1_600) / 5) * 0.5).astype(np.float32)
+    page = figures.listening_page(
+        "t", [("a to b", "hi & ho", {"knnvc": waveform})], ["source", "knnvc"], "n"
+    )
+    assert "hi &amp; ho" in page
+    (data,) = re.findall(r"base64,([^\"]+)", page)
+    played, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+    assert rate == 16_000
+    np.testing.assert_allclose(played, waveform, atol=1e-4)
+
+
+def test_figures_are_written_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        figures.save_figure(
+            figures.plot_scree({"eta": np.array([0.5, 0.3, 0.1])}), tmp_path / f"{name}.svg"
+        )
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_the_det_plot_names_the_error_rate(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "kind": ["real"] * 4 + ["converted"] * 4,
+            "score": [0.9, 0.8, 0.7, 0.3, 0.6, 0.4, 0.2, 0.1],
+        }
+    )
+    figure = figures.plot_det({"knnvc": table})
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "knnvc, EER 25.0 %"
+    ]
+    figures.save_figure(figure, tmp_path / "det.svg")
+
+
+def test_umap_keeps_utterances_of_a_cluster_together() -> None:
+    generator = np.random.default_rng(0)
+    centres = np.repeat(np.eye(3) * 5, 15, axis=0)
+    points = figures.utterance_umap(centres + generator.normal(0, 0.1, centres.shape), seed=0)
+    assert points.shape == (45, 2)
+    means = points.reshape(3, 15, 2).mean(axis=1)
+    spread = points.reshape(3, 15, 2).std(axis=1).max()
+    assert min(np.linalg.norm(means[i] - means[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > spread
