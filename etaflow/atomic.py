@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 
-def _part(path: Path) -> Path:
+def part_path(path: Path) -> Path:
+    """Where the unfinished version of `path` lies; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.part")
 
@@ -26,15 +27,21 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_with_part(path: Path) -> None:
+    """Make the finished `part_path(path)` durable and give it its name."""
+    part = part_path(path)
+    _flush(part)
+    os.replace(part, path)
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path; rename it to `path` if the block ends well, else remove it."""
     path = Path(path)
-    part = _part(path)
+    part = part_path(path)
     try:
         yield part
-        _flush(part)
-        os.replace(part, path)
+        replace_with_part(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -44,7 +51,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary directory; it takes the place of `path` if the block ends well."""
     path = Path(path)
-    part = _part(path)
+    part = part_path(path)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:

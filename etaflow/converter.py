@@ -84,7 +84,7 @@ class VoiceConverter:
 
     def encode(self, waveforms: Sequence[Waveform]) -> list[Floats]:
         """Features (ceil(T / 320), D): padded so that vocoding covers every sample of (T,)."""
-        hop, field = self.ssl.hop_length, 400  # receptive field of the convolutions
+        hop, field = self.ssl.hop_length, self.ssl.field
         padded = [
             np.pad(waveform, (0, -len(waveform) % hop + field - hop)) for waveform in waveforms
         ]

@@ -14,6 +14,8 @@ from transformers.utils import logging
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.models import ModelError, ModelInfo, read_model_info
 
+CHUNK_FRAMES, CONTEXT_FRAMES = 3000, 200  # 60 s and 4 s
+
 
 def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model and which weights were missing; the blocks cut off are no news to report."""
@@ -45,6 +47,11 @@ class SSLEncoder(nn.Module):
         self.model, self.layer, self.normalize, self.info = model, layer, normalize, info
         self.dim: int = model.config.hidden_size
         self.hop_length = int(np.prod(model.config.conv_stride))
+        self.field = 1  # receptive field of the convolutions, samples
+        for kernel, stride in zip(
+            reversed(model.config.conv_kernel), reversed(model.config.conv_stride), strict=True
+        ):
+            self.field = (self.field - 1) * stride + kernel
         # A group norm in the front-end takes its statistics over the padding too.
         self._pads = model.config.feat_extract_norm == "layer"
 
@@ -107,7 +114,24 @@ class SSLEncoder(nn.Module):
         if batch:
             yield batch
 
-    @torch.inference_mode()
+    def _spans(self, num_samples: int) -> list[tuple[int, int, int, int]]:
+        """Chunks of a waveform: samples from, to, and the frames of the chunk to keep, from, to.
+
+        A chunk keeps `CHUNK_FRAMES` frames and sees `CONTEXT_FRAMES` more on each side. A waveform
+        of less than a chunk and its context is one chunk.
+        """
+        total, hop = self.num_frames(num_samples), self.hop_length
+        if total <= CHUNK_FRAMES + CONTEXT_FRAMES:
+            return [(0, num_samples, 0, total)]
+        spans = []
+        for first in range(0, total, CHUNK_FRAMES):
+            last = min(first + CHUNK_FRAMES, total)
+            start, stop = max(0, first - CONTEXT_FRAMES), min(total, last + CONTEXT_FRAMES)
+            # Frame i sees the samples hop i to hop i + field - 1.
+            end = num_samples if stop == total else (stop - 1) * hop + self.field
+            spans.append((start * hop, end, first - start, last - start))
+        return spans
+
     def encode(
         self,
         waveforms: Sequence[Waveform],
@@ -116,29 +140,51 @@ class SSLEncoder(nn.Module):
     ) -> list[torch.Tensor]:
         """Features (frames, D) float32 of each waveform (T,), the same alone or in company.
 
+        A waveform of more than 64 s is encoded in chunks of 60 s with 4 s of context on each side,
+        so that memory stays bounded however long it is: attention is quadratic in the length.
+
         Raises:
             ValueError: another rate than 16 kHz, or a waveform too short for one frame.
         """
         if sample_rate != SAMPLE_RATE:
             raise ValueError(f"expected {SAMPLE_RATE} Hz, got {sample_rate} Hz; resample first")
-        lengths = [len(waveform) for waveform in waveforms]
-        for length in lengths:
-            if self.num_frames(length) < 1:
-                raise ValueError(f"a waveform of {length} samples is too short for one frame")
+        for waveform in waveforms:
+            if self.num_frames(len(waveform)) < 1:
+                raise ValueError(
+                    f"a waveform of {len(waveform)} samples is too short for one frame"
+                )
+        spans = [self._spans(len(waveform)) for waveform in waveforms]
+        chunks = [
+            waveform[start:stop]
+            for waveform, of_waveform in zip(map(self._normalized, waveforms), spans, strict=True)
+            for start, stop, _, _ in of_waveform
+        ]
+        encoded = iter(self._encode_chunks(chunks, max_batch_seconds))
+        return [
+            torch.cat([next(encoded)[first:last] for _, _, first, last in of_waveform])
+            for of_waveform in spans
+        ]
+
+    def _normalized(self, waveform: Waveform) -> torch.Tensor:
+        values = torch.from_numpy(waveform)
+        if not self.normalize:
+            return values
+        # The statistics of Wav2Vec2FeatureExtractor, over the waveform's own length.
+        return (values - values.mean()) / torch.sqrt(values.var(correction=0) + 1e-7)
+
+    @torch.inference_mode()
+    def _encode_chunks(
+        self, chunks: Sequence[torch.Tensor], max_batch_seconds: float
+    ) -> list[torch.Tensor]:
+        lengths = [len(chunk) for chunk in chunks]
         device = next(self.parameters()).device
-        features: list[torch.Tensor] = [torch.empty(0)] * len(waveforms)
+        features: list[torch.Tensor] = [torch.empty(0)] * len(chunks)
         for batch in self._batches(lengths, int(max_batch_seconds * SAMPLE_RATE)):
             longest = lengths[batch[0]]
             values = torch.zeros(len(batch), longest)
             mask = torch.zeros(len(batch), longest, dtype=torch.long)
             for row, index in enumerate(batch):
-                waveform = torch.from_numpy(waveforms[index])
-                if self.normalize:
-                    # The statistics of Wav2Vec2FeatureExtractor, over the waveform's own length.
-                    waveform = (waveform - waveform.mean()) / torch.sqrt(
-                        waveform.var(correction=0) + 1e-7
-                    )
-                values[row, : lengths[index]] = waveform
+                values[row, : lengths[index]] = chunks[index]
                 mask[row, : lengths[index]] = 1
             with warnings.catch_warnings():
                 # transformers mixes a boolean and a float mask, which torch only complains of.

@@ -6,7 +6,6 @@ are pure functions of the seed and i, so that nothing else need be kept and a re
 with the bits of an uninterrupted one (on the CPU; GPU kernels are not that strict).
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from functools import lru_cache
@@ -29,7 +28,6 @@ from etaflow.progress import bar
 
 Draw = tuple[int, tuple[int, int]]
 History = list[tuple[int, str, float]]  # step (updates made), metric, value
-_CONTENT_BYTES = 1 << 20
 
 
 class TrainingError(RuntimeError):
@@ -62,23 +60,6 @@ class Task(Protocol):
 
     def validate(self, device: torch.device) -> dict[str, float]:
         """Metrics on held-out data; called in evaluation mode, without gradients."""
-
-
-def fingerprint(config: str, *files: str | Path) -> str:
-    """A name for a training: 16 hexadecimal digits that change with its config, data or code.
-
-    Files up to 1 MiB count by their bytes, larger ones by size and time of change: hashing
-    terabytes of features at each start would cost more than it saves.
-    """
-    digest = hashlib.blake2b(config.encode(), digest_size=8)
-    for file in map(Path, files):
-        status = file.stat()
-        if status.st_size <= _CONTENT_BYTES:
-            content = hashlib.blake2b(file.read_bytes()).digest()
-        else:
-            content = f"{status.st_size} {status.st_mtime_ns}".encode()
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return digest.hexdigest()
 
 
 class _Batches(Sampler[list[Draw]]):
@@ -199,7 +180,7 @@ def train(
         steps: updates in all.
         seed: of the order of the data, of its random parts, and of PyTorch in each step.
         working_dir: where the working state lives, outside of declared outputs.
-        fingerprint: of everything that the result depends on (see the function of that name).
+        fingerprint: of everything that the result depends on (`etaflow.provenance.fingerprint`).
         validate_every: steps between validations; there is one before the first step and one
             after the last, too.
         checkpoint_every: steps between checkpoints; there is one after the last step, too.

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+import etaflow
 from etaflow.audio import SAMPLE_RATE, read_audio, resampled_length
 from etaflow.device import select_device
 from etaflow.manifest import read_manifest
 from etaflow.progress import bar
+from etaflow.provenance import fingerprint, source_files
 from etaflow.ssl import SSLEncoder
 from etaflow.store import FeatureMeta, FeatureWriter
 
@@ -55,20 +57,31 @@ def main(
             [encoder.num_frames(length) for length in table["length"]],
             encoder.dim,
             settings["dtype"],
+            # The recordings' checksums stand in the manifest.
+            fingerprint(config, manifest, *source_files(__file__, Path(etaflow.__path__[0]))),
         ) as writer,
-        bar(len(table), f"features of shard {manifest.stem}", "utterances") as shown,
+        bar(
+            len(table),
+            f"features of shard {manifest.stem}",
+            "utterances",
+            initial=len(table) - len(writer.remaining),
+        ) as shown,
     ):
+        left = set(writer.remaining)
         rows = list(table.itertuples())
         while rows:
             size = max(1, budget // int(rows[0].length))
             batch, rows = rows[:size], rows[size:]
+            # After a kill, batches are made up as before, so that the result is the same to the bit.
+            if left.isdisjoint(row.utterance_id for row in batch):
+                continue
             features = encoder.encode(
                 [read_audio(row.path) for row in batch],
                 max_batch_seconds=settings["batch_seconds"],
             )
             for row, frames in zip(batch, features, strict=True):
                 writer.write(row.utterance_id, frames.numpy())
-            shown.update(len(batch))
+            shown.update(sum(row.utterance_id in left for row in batch))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.manifest import read_manifest
 from etaflow.models import read_model_info
-from etaflow.provenance import source_files
+from etaflow.provenance import fingerprint, source_files
 from etaflow.store import FeatureStore
-from etaflow.training import fingerprint, train, write_history
+from etaflow.training import train, write_history
 from etaflow.vocoder import Generator, GeneratorConfig
 from etaflow.vocoder.discriminator import DiscriminatorConfig
 from etaflow.vocoder.segments import Waveforms, hold_out

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from etaflow import ssl
 from etaflow.models import ModelError
 from etaflow.ssl import SSLEncoder
 
@@ -80,3 +81,34 @@ def test_a_checkpoint_without_one_of_its_weights_is_refused(
     assert SSLEncoder.from_pretrained(folder, 1).layer == 1
     with pytest.raises(ModelError, match=r"1 weight\(s\) missing.*layers\.1\.attention\.k_proj"):
         SSLEncoder.from_pretrained(folder, 2)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_long_waveform_in_chunks_is_close_to_the_whole(
+    wavlm_tiny: Path, monkeypatch: pytest.MonkeyPatch, normalize: bool
+) -> None:
+    waveform = np.random.default_rng(0).normal(0, 0.1, 16_000 * 20 + 123).astype(np.float32)
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 3, normalize)
+    (whole,) = encoder.encode([waveform])
+    monkeypatch.setattr(ssl, "CHUNK_FRAMES", 300)
+    (chunked,) = encoder.encode([waveform])
+    assert chunked.shape == whole.shape
+    error = (chunked - whole).norm() / (whole - whole.mean(dim=0)).norm()
+    assert error < 0.1
+    # Without context the frames at the seams are far off: the context is what helps.
+    monkeypatch.setattr(ssl, "CONTEXT_FRAMES", 0)
+    (cut,) = encoder.encode([waveform])
+    seams = torch.tensor([299, 300, 599, 600])
+    assert (cut - whole)[seams].norm() > 2 * (chunked - whole)[seams].norm()
+
+
+def test_chunks_cover_every_frame_once(wavlm_tiny: Path) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 1)
+    assert encoder.field == 400
+    for samples in (400, 16_000 * 64, 16_000 * 65, 16_000 * 200 + 17, 16_000 * 3600):
+        kept = 0
+        for start, stop, first, last in encoder._spans(samples):
+            assert start // 320 + first == kept
+            assert last <= encoder.num_frames(stop - start)
+            kept += last - first
+        assert kept == encoder.num_frames(samples)

@@ -1,4 +1,8 @@
+import contextlib
 import multiprocessing
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +17,7 @@ from etaflow.store import (
     StoreError,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 META = FeatureMeta("m", "r", 3, False, 16_000, 320)
 
 
@@ -57,19 +62,116 @@ def test_a_store_can_be_read_in_worker_processes(tmp_path: Path) -> None:
             assert pool.apply(_read, (store,)) == expected
 
 
-def test_a_shard_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_shard_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "0.h5"
     with (
         pytest.raises(StoreError, match=r"1 utterance\(s\) not written, the first is b"),
         FeatureWriter(path, META, ["a", "b"], ["s", "s"], [1, 1], [3, 3], 4) as writer,
     ):
         writer.write("a", features(0, 3))
-    with (
-        pytest.raises(KeyboardInterrupt),
-        FeatureWriter(path, META, ["a"], ["s"], [1], [3], 4) as writer,
+    assert not path.exists()
+    with pytest.raises(StoreError, match="not a complete etaflow-features/1"):
+        FeatureStore([tmp_path / ".0.h5.part"])
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from tests.unit.test_store import META, features
+from etaflow.store import FeatureWriter
+names, lengths = [str(i) for i in range(20)], [50 + i for i in range(20)]
+with FeatureWriter(sys.argv[1], META, names, ["s"] * 20, lengths, lengths, 4) as writer:
+    for done, name in enumerate(writer.remaining):
+        writer.write(name, features(int(name), lengths[int(name)]))
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    path, names, lengths = (
+        tmp_path / "a.h5",
+        [str(i) for i in range(20)],
+        [50 + i for i in range(20)],
+    )
+    for killed in (7, 14):
+        done = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert not path.exists()
+        with h5py.File(tmp_path / ".a.h5.part") as file:
+            assert file["written"][()].sum() == killed
+    arguments = (META, names, ["s"] * 20, lengths, lengths, 4)
+    with FeatureWriter(path, *arguments) as writer:
+        assert writer.remaining == names[14:]
+        for name in writer.remaining:
+            writer.write(name, features(int(name), lengths[int(name)]))
+    with FeatureWriter(tmp_path / "b.h5", *arguments) as writer:
+        for name in names:
+            writer.write(name, features(int(name), lengths[int(name)]))
+    assert path.read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_other_work_starts_over(tmp_path: Path) -> None:
+    def remaining(fingerprint: str, dtype: str = "float16") -> list[str]:
+        with (
+            contextlib.suppress(StoreError),
+            FeatureWriter(
+                tmp_path / "0.h5",
+                META,
+                ["a", "b"],
+                ["s"] * 2,
+                [1] * 2,
+                [3] * 2,
+                4,
+                dtype,
+                fingerprint,
+            ) as writer,
+        ):
+            left = writer.remaining
+            writer.write(left[0], features(0, 3))
+        return left
+
+    assert remaining("one") == ["a", "b"]
+    assert remaining("one") == ["b"]
+    (tmp_path / "0.h5").unlink()
+    assert remaining("one") == ["a", "b"]
+    assert remaining("two") == ["a", "b"]
+    assert remaining("two", "float32") == ["a", "b"]
+    (tmp_path / ".0.h5.part").write_bytes(b"cut short")
+    assert remaining("two") == ["a", "b"]
+
+
+def test_a_flipped_bit_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "0.h5"
+    write(path, ["a", "b"], [40, 50])
+    whole = path.read_bytes()
+    expected = {name: array.tobytes() for name, array in FeatureStore([path]).items()}
+    generator = np.random.default_rng(0)
+    refused = 0
+    for place in generator.choice(len(whole), 300, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        try:
+            store = FeatureStore([path], {"layer": 3})
+            assert {name: array.tobytes() for name, array in store.items()} == expected
+        except StoreError:
+            refused += 1
+    assert refused > 100
+
+
+def test_a_range_is_checked_as_the_whole_is(tmp_path: Path) -> None:
+    path = tmp_path / "0.h5"
+    write(path, ["a"], [3000])
+    with h5py.File(path) as file:
+        end = file["frames"].id.get_offset() + 3000 * 4 * 2
+    with path.open("r+b") as stream:
+        stream.seek(end - 2)
+        stream.write(b"xy")
+    with pytest.raises(
+        StoreError, match=r"damaged \(the frames of a fail their checksum\); delete it"
     ):
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
+        FeatureStore([path]).read("a", 0, 2)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 70_000.0])

@@ -10,7 +10,8 @@ from torch import nn
 
 from etaflow.device import DeviceError
 from etaflow.manifest import read_table
-from etaflow.training import TrainingError, _Batches, fingerprint, train, write_history
+from etaflow.provenance import fingerprint
+from etaflow.training import TrainingError, _Batches, train, write_history
 
 STEPS = 12
 
