@@ -72,7 +72,7 @@ def main(
         while rows:
             size = max(1, budget // int(rows[0].length))
             batch, rows = rows[:size], rows[size:]
-            # After a kill, batches are made up as before, so that the result is the same to the bit.
+            # Batches are made up as before a kill, so that the result is the same to the bit.
             if left.isdisjoint(row.utterance_id for row in batch):
                 continue
             features = encoder.encode(
