@@ -22,7 +22,8 @@ $(VENV)/ready: envs/requirements.txt pyproject.toml
 run: env
 	snakemake --cores $(CORES) --quiet rules -- manifests
 	snakemake --cores $(CORES) --quiet rules
-	@[ $(REPORT) -nt $(METRICS) ] || snakemake --cores 1 --quiet all --report $(REPORT)
+	@[ -f $(REPORT) ] && [ -z "$$(find results/mini/report rules/captions -newer $(REPORT))" ] \
+		|| snakemake --cores 1 --quiet all --report $(REPORT)
 	@python scripts/show_metrics.py --metrics $(METRICS)
 	@echo "Report: $(REPORT)"
 

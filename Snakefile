@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-if "corpora" not in config:
+if not workflow.config_settings.configfiles:
 
     configfile: os.path.join(workflow.basedir, "config", "config.yaml")
 

@@ -124,7 +124,10 @@ def resample(waveform: Waveform, source_rate: int, target_rate: int) -> Waveform
     import torchaudio.functional
 
     tensor = torchaudio.functional.resample(torch.from_numpy(waveform), source_rate, target_rate)
-    return np.asarray(tensor.numpy(), dtype=np.float32)
+    # torchaudio counts in float32, which is a few samples off for long waveforms.
+    size = resampled_length(len(waveform), source_rate, target_rate)
+    resampled = np.asarray(tensor.numpy(), dtype=np.float32)[:size]
+    return np.pad(resampled, (0, size - len(resampled)), mode="edge")
 
 
 def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Waveform:

@@ -39,5 +39,5 @@ def convert(
     except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    if converter.ssl.info.weights == "untrained":
-        typer.echo("note: this bundle's encoder has untrained weights; expect noise", err=True)
+    if converter.weights == "untrained":
+        typer.echo("note: this bundle stands on untrained weights; expect noise", err=True)

@@ -11,6 +11,7 @@ import torch
 from etaflow.audio import Waveform
 from etaflow.eta import EtaModel
 from etaflow.knn import match
+from etaflow.models import worst_weights
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
 from etaflow.ssl import SSLEncoder
 from etaflow.store import Floats, unit_rows
@@ -45,9 +46,22 @@ class VoiceConverter:
         speaker_encoder: SpeakerEncoder | None = None,
     ) -> None:
         self.ssl, self.vocoder, self.eta, self.speaker_encoder = ssl, vocoder, eta, speaker_encoder
-        facts = {"model": ssl.info.name, "layer": ssl.layer, "normalize": ssl.normalize}
+        labels = [ssl.info.weights]
+        labels += [speaker_encoder.info.weights] if speaker_encoder else []
+        self.weights = worst_weights(labels)
+        facts = {
+            "model": ssl.info.name,
+            "revision": ssl.info.revision,
+            "layer": ssl.layer,
+            "normalize": ssl.normalize,
+        }
         if eta:
-            eta.check_features({**facts, "revision": ssl.info.revision})
+            eta.check_features(facts)
+        if eta and speaker_encoder and eta.config["encoder"] != speaker_encoder.info.name:
+            raise ConversionError(
+                f"the Eta model was fitted on embeddings of {eta.config['encoder']!r}, the speaker "
+                f"encoder is {speaker_encoder.info.name!r}"
+            )
         for key, value in facts.items():
             if vocoder.trained_on.get(key) != value:
                 raise ConversionError(
@@ -81,14 +95,6 @@ class VoiceConverter:
             EtaModel.from_pretrained(bundle / "eta"),
             load_speaker_encoder(bundle / "speaker", device),
         )
-
-    def encode(self, waveforms: Sequence[Waveform]) -> list[Floats]:
-        """Features (ceil(T / 320), D): padded so that vocoding covers every sample of (T,)."""
-        hop, field = self.ssl.hop_length, self.ssl.field
-        padded = [
-            np.pad(waveform, (0, -len(waveform) % hop + field - hop)) for waveform in waveforms
-        ]
-        return [features.numpy() for features in self.ssl.encode(padded)]
 
     def transform(
         self,
@@ -143,9 +149,15 @@ class VoiceConverter:
 
     @torch.inference_mode()
     def vocode(self, features: Floats, num_samples: int) -> Waveform:
-        """Waveform (num_samples,) float32 of features (ceil(num_samples / 320), D)."""
+        """Waveform (num_samples,) float32 of the features (T, D) of a source of that length.
+
+        The last one or two steps of a source have no frame of their own, because a frame sees 400
+        samples: there the last frame is held.
+        """
         device = next(self.vocoder.parameters()).device
-        batch = torch.from_numpy(features).float().to(device)[None]
+        missing = max(0, -(-num_samples // self.ssl.hop_length) - len(features))
+        held = np.pad(features, ((0, missing), (0, 0)), mode="edge")
+        batch = torch.from_numpy(held).float().to(device)[None]
         return np.asarray(self.vocoder(batch)[0, 0, :num_samples].cpu().numpy(), np.float32)
 
     def convert(
@@ -156,7 +168,7 @@ class VoiceConverter:
         method: str = "knn",
     ) -> Waveform:
         """Say the source (T,) in the voice of the references: (T,), all mono at 16 kHz."""
-        features = self.encode([source_wave, *reference_waves])
+        features = [each.numpy() for each in self.ssl.encode([source_wave, *reference_waves])]
         embeddings = None
         if method in ETA_METHODS:
             if self.speaker_encoder is None:

@@ -32,12 +32,16 @@ def _standardised(counts: Array, vectors: Array) -> tuple[Array, Array, Array]:
     return (vectors - centre) / scale * np.sqrt(counts / total)[:, None], centre, scale
 
 
-def condition_number(frame_counts: Array, speaker_vectors: Array) -> float:
+def _with_ridge(matrix: Array, ridge: float) -> Array:
+    """The rows that make the least squares of `matrix` a ridge regression."""
+    extra = np.sqrt(ridge) * np.eye(matrix.shape[1])
+    return np.concatenate([matrix, extra]) if ridge > 0 else matrix
+
+
+def condition_number(frame_counts: Array, speaker_vectors: Array, ridge: float = 0.0) -> float:
     """Of the matrix that `fit` solves with: how far rounding in the features is magnified."""
-    design, _, _ = _standardised(
-        np.asarray(frame_counts, float), np.asarray(speaker_vectors, float)
-    )
-    return float(np.linalg.cond(design))
+    counts, vectors = np.asarray(frame_counts, float), np.asarray(speaker_vectors, float)
+    return float(np.linalg.cond(_with_ridge(_standardised(counts, vectors)[0], ridge)))
 
 
 def fit(
@@ -78,9 +82,8 @@ def fit(
     design, centre, scale = _standardised(counts, vectors)
     mean = sums.sum(axis=0) / counts.sum()
     target = (sums / counts[:, None] - mean) * np.sqrt(counts / counts.sum())[:, None]
-    if ridge > 0:
-        design = np.concatenate([design, np.sqrt(ridge) * np.eye(unknowns - 1)])
-        target = np.concatenate([target, np.zeros((unknowns - 1, target.shape[1]))])
+    design = _with_ridge(design, ridge)
+    target = np.pad(target, ((0, len(design) - len(target)), (0, 0)))
     q, r = np.linalg.qr(design)
     singular = np.linalg.svd(r, compute_uv=False)
     if singular[-1] <= singular[0] * np.finfo(np.float64).eps * max(design.shape):

@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from etaflow.atomic import atomic_file
 from etaflow.audio import SAMPLE_RATE, Waveform
-from etaflow.evaluation.tables import METRIC_NOTES, UNTRAINED
+from etaflow.evaluation.tables import METRIC_NOTES, UNTRAINED, in_order
 from etaflow.metrics import detection_error_curve, equal_error_rate
 from etaflow.store import Floats
 
@@ -33,6 +33,11 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "etaflow"}), atomic_file(path) as part:
         figure.savefig(part, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
+
+
+def spread(count: int, limit: int) -> npt.NDArray[np.int64]:
+    """At most `limit` of the indices 0 to `count` - 1, evenly spread, the ends among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
 
 
 def _axes(width: float = 5.5, height: float = 4.0) -> tuple[Figure, Axes]:
@@ -53,11 +58,17 @@ def plot_scree(explained: Mapping[str, Floats]) -> Figure:
     return figure
 
 
+def labelled(name: str, weights: str) -> str:
+    """The name of what stands on weights, with a word on them where they were never trained."""
+    return f"{name} (untrained)" if weights == "untrained" else name
+
+
 def plot_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
     """Detection error trade-off of real against converted trials, pooled over targets.
 
     Args:
-        trials: of each system, a table with columns `kind` (`real` or `converted`) and `score`.
+        trials: of each system, by its label, a table with columns `kind` (`real` or `converted`)
+            and `score`.
     """
     figure, axes = _axes(5.5, 5.0)
     ticks = np.array([0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99])
@@ -91,7 +102,7 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Training and validation curves, a panel a metric, a colour a vocoder.
 
     Args:
-        histories: of each training, a table with columns `step`, `metric`, `value`.
+        histories: of each training, by its label, a table with columns `step`, `metric`, `value`.
     """
     metrics = sorted({name for table in histories.values() for name in table["metric"]})
     columns = min(3, len(metrics))
@@ -186,7 +197,7 @@ def metrics_page(title: str, metrics: pd.DataFrame) -> str:
         metrics: long table, columns `system metric value low high n weights`.
     """
     notes = METRIC_NOTES
-    names = [name for name in notes if name in set(metrics["metric"])]
+    names = in_order(metrics["metric"])
     head = "".join(
         f'<th title="{html.escape(notes.get(n, ""))}">{html.escape(n)}</th>' for n in names
     )

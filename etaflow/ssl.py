@@ -101,8 +101,13 @@ class SSLEncoder(nn.Module):
         """Frames of a waveform of `num_samples` at 16 kHz."""
         return int(self.model._get_feat_extract_output_lengths(num_samples))
 
-    def _batches(self, lengths: Sequence[int], max_samples: int) -> Iterable[list[int]]:
-        """Indices in batches of similar length, at most `max_samples` with their padding."""
+    def batches(self, lengths: Sequence[int], max_seconds: float) -> Iterable[list[int]]:
+        """Indices of waveforms in batches of similar length, longest first.
+
+        A batch holds at most `max_seconds` with its padding, or a single waveform. Models with a
+        group norm get batches of one length.
+        """
+        max_samples = int(max_seconds * SAMPLE_RATE)
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
             longest = lengths[batch[0]] if batch else lengths[index]
@@ -179,7 +184,7 @@ class SSLEncoder(nn.Module):
         lengths = [len(chunk) for chunk in chunks]
         device = next(self.parameters()).device
         features: list[torch.Tensor] = [torch.empty(0)] * len(chunks)
-        for batch in self._batches(lengths, int(max_batch_seconds * SAMPLE_RATE)):
+        for batch in self.batches(lengths, max_batch_seconds):
             longest = lengths[batch[0]]
             values = torch.zeros(len(batch), longest)
             mask = torch.zeros(len(batch), longest, dtype=torch.long)

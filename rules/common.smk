@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -64,6 +65,52 @@ def dangling_references(config):
             yield from check("conversion.asr.model", conversion["asr"]["model"], "models")
 
 
+SPEAKER_ENCODERS = {"resemblyzer", "ecapa"}
+SSL_ENCODERS = {"wavlm", "hubert", "wavlm-tiny"}
+
+
+def misfits(config):
+    """Parts that are there but do not fit each other, found before hours are spent on them."""
+
+    def kind(place, name, allowed):
+        architecture = config["models"][name]["architecture"]
+        if architecture not in allowed:
+            known = ", ".join(sorted(allowed))
+            yield f"{place} = {name!r}: a model of architecture {architecture}; allowed: {known}"
+
+    for name, entry in config["ssl"].items():
+        yield from kind(f"ssl.{name}.model", entry["model"], SSL_ENCODERS)
+    for name, entry in config["eta"].items():
+        yield from kind(f"eta.{name}.encoder", entry["encoder"], SPEAKER_ENCODERS)
+    for name, entry in config["vocoder"].items():
+        sizes, place = entry["generator"], f"vocoder.{name}.generator"
+        hop = math.prod(sizes["upsample_factors"])
+        if hop != 320:
+            yield f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, not 320"
+        for one, other in (
+            ("upsample_factors", "upsample_kernels"),
+            ("resblock_kernels", "resblock_dilations"),
+        ):
+            if len(sizes[one]) != len(sizes[other]):
+                yield f"{place}.{other} = {sizes[other]}: not as many as {one} = {sizes[one]}"
+    if "conversion" in config:
+        conversion = config["conversion"]
+        yield from kind("conversion.judge", conversion["judge"], SPEAKER_ENCODERS)
+        if "model" in conversion["asr"]:
+            yield from kind("conversion.asr.model", conversion["asr"]["model"], {"faster-whisper"})
+        split = config["corpora"][conversion["corpus"]].get("split", {"test_fraction": 0.5})
+        if split["test_fraction"] == 0:
+            yield f"corpora.{conversion['corpus']}.split.test_fraction = 0: nothing to convert"
+        vocoder = config["vocoder"][conversion["vocoder"]]
+        eta = config["eta"][conversion["eta"]]
+        for key in ("ssl", "layer"):
+            if vocoder[key] != eta[key]:
+                yield (
+                    f"conversion.eta = {conversion['eta']!r}: {key} is {eta[key]!r}, that of the "
+                    f"vocoder {conversion['vocoder']!r} is {vocoder[key]!r}"
+                )
+
+
 def validated(config):
     """The config, or a WorkflowError that names each wrong key, its value and what is allowed."""
     with open(os.path.join(workflow.basedir, "config", "schema.yaml"), encoding="utf-8") as stream:
@@ -71,7 +118,7 @@ def validated(config):
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [config_lines(error) for error in sorted(errors, key=lambda e: str(e.absolute_path))]
     if not lines:
-        lines = list(dangling_references(config))
+        lines = list(dangling_references(config)) or list(misfits(config))
     if lines:
         raise WorkflowError("the config is wrong:\n" + "\n".join(f"  {line}" for line in lines))
     return config
@@ -151,8 +198,9 @@ def features_of(section):
     return files
 
 
-def manifest_of(section):
-    return lambda w: f"{RESULTS}/manifests/{entry_of(section, w)['corpus']}.tsv"
+def recordings_of(section):
+    """The manifest, without texts, of the corpus of an entry of `eta` or `vocoder`."""
+    return lambda w: f"{RESULTS}/manifests/{entry_of(section, w)['corpus']}.recordings.tsv"
 
 
 def embeddings_of(section):
@@ -181,13 +229,17 @@ def tree_digest(root):
     """Changes when a file under `root` comes, goes, or changes its size or time."""
     if not os.path.isdir(root):
         raise WorkflowError(f"the corpus root {root!r} is not a folder")
-    digest = hashlib.blake2b(digest_size=8)
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            status = os.stat(os.path.join(folder, name))
-            path = os.path.relpath(os.path.join(folder, name), root)
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest, seen = hashlib.blake2b(digest_size=8), set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        # The corpus follows links too; a link back up the tree is walked once.
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
+        seen.add(real)
+        for name in sorted(f for f in files if not f.startswith(".")):
+            path = os.path.join(folder, name)
+            status = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            place = os.fsencode(os.path.relpath(path, root))
+            digest.update(place + f" {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
@@ -206,6 +258,15 @@ def corpus_root(corpus):
         raise WorkflowError(
             f"corpora.{corpus}.root = {root!r} needs a value: --config {error.args[0]}=FOLDER"
         )
+
+
+def fetched_part(wildcards):
+    """The part of a corpus's entry that says what to fetch."""
+    entry = config["corpora"][wildcards.corpus]
+    keys = ["kind", "subsets"]
+    if entry["kind"] == "mini":
+        keys += ["speakers", "sentences", "seed"]
+    return json.dumps({key: entry[key] for key in keys if key in entry}, sort_keys=True)
 
 
 def root_of(corpus):
@@ -241,11 +302,51 @@ def pca_of_eta(wildcards):
     return f"{RESULTS}/eta/{wildcards.eta}/pca.safetensors" if fitted else []
 
 
+def method_of(system):
+    return config["conversion"]["systems"][system]["method"]
+
+
+def conversion_inputs(wildcards):
+    """What a system is made from: its method says."""
+    conversion, method = config["conversion"], method_of(wildcards.system)
+    vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
+    inputs = {}
+    if method != "original":
+        folder = f"{RESULTS}/vocoder/{conversion['vocoder']}"
+        inputs |= {
+            "features": shard_files(
+                "features", conversion["corpus"], vocoder["ssl"], vocoder["layer"]
+            ),
+            "model": ssl_model(vocoder["ssl"]),
+            "vocoder": f"{folder}/generator.safetensors",
+            "vocoder_config": f"{folder}/config.json",
+        }
+    if "eta" in method:
+        folder = f"{RESULTS}/eta/{conversion['eta']}"
+        inputs |= {
+            "eta": f"{folder}/eta.safetensors",
+            "eta_config": f"{folder}/config.json",
+            "embeddings": embeddings(conversion["corpus"], eta["encoder"]),
+        }
+    return inputs
+
+
+def conversion_parts(wildcards, input):
+    """The same as arguments of the script."""
+    parts = list(input.get("features", []))
+    for name in ("model", "embeddings"):
+        parts += [f"--{name} {input[name]}"] if name in input.keys() else []
+    for name in ("vocoder", "eta"):
+        parts += [f"--{name} {os.path.dirname(input[name])}"] if name in input.keys() else []
+    return " ".join(parts)
+
+
 def conversion_models(wildcards):
     """The models that a system's numbers rest on; the worst of their weights stands beside them."""
-    conversion = config["conversion"]
-    method = conversion["systems"][wildcards.system]["method"]
+    conversion, method = config["conversion"], method_of(wildcards.system)
     models = [model(conversion["judge"])]
+    if "model" in conversion["asr"]:
+        models.append(model(conversion["asr"]["model"]))
     if method != "original":
         models.append(ssl_model(config["vocoder"][conversion["vocoder"]]["ssl"]))
     if "eta" in method:

@@ -22,15 +22,9 @@ if CONVERSION:
     rule convert:
         """Convert the test pairs by one system."""
         input:
+            unpack(conversion_inputs),
             code=source("convert"),
             manifest=MANIFEST,
-            model=ssl_model(VOCODER["ssl"]),
-            features=shard_files("features", CONVERSION["corpus"], VOCODER["ssl"], VOCODER["layer"]),
-            embeddings=embeddings(CONVERSION["corpus"], ETA["encoder"]),
-            vocoder=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/generator.safetensors",
-            vocoder_config=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/config.json",
-            eta=f"{RESULTS}/eta/{CONVERSION['eta']}/eta.safetensors",
-            eta_config=f"{RESULTS}/eta/{CONVERSION['eta']}/config.json",
         output:
             table=f"{SYSTEM}/converted.tsv",
             audio=directory(f"{SYSTEM}/wav"),
@@ -49,11 +43,10 @@ if CONVERSION:
             config=subtree(
                 "conversion", "systems.{system}.method", "topk", "sources_per_speaker", "seed"
             ),
+            parts=conversion_parts,
         shell:
-            "python {input.code[0]} {input.features} --config {params.config:q}"
-            " --manifest {input.manifest} --model {input.model}"
-            " --vocoder $(dirname {input.vocoder}) --eta $(dirname {input.eta})"
-            " --embeddings {input.embeddings} --output {output.table} --wav-dir {output.audio}"
+            "python {input.code[0]} {params.parts} --config {params.config:q}"
+            " --manifest {input.manifest} --output {output.table} --wav-dir {output.audio}"
             " --gpus {resources.gpu} 2> >(tee {log} >&2)"
 
     rule transcribe:
@@ -111,7 +104,7 @@ if CONVERSION:
             mem_mb=8000,
             runtime="4h",
         params:
-            config=subtree("conversion", "seed", "bootstrap_rounds"),
+            config=subtree("conversion", "systems.{system}.method", "seed", "bootstrap_rounds"),
         shell:
             "python {input.code[0]} --system {wildcards.system} --config {params.config:q}"
             " --manifest {input.manifest} --converted {input.converted}"

@@ -1,8 +1,9 @@
 """Corpora: fetched or found, every file checked, one manifest each.
 
 Needs the `corpora` of the config. Makes `manifests/{corpus}.tsv`, the files that were left out with
-their reason in `{corpus}.rejected.tsv`, and `manifests/{corpus}/{shard}.tsv`, so that a changed
-recording touches the shard of its speaker and no other.
+their reason in `{corpus}.rejected.tsv`, and, without texts, `{corpus}.recordings.tsv` and
+`{corpus}/{shard}.tsv`, so that a changed recording touches the shard of its speaker and no other,
+and a changed transcript none.
 """
 
 
@@ -29,7 +30,7 @@ rule fetch_corpus:
     conda:
         "../envs/etaflow.yaml"
     params:
-        config=subtree("corpora.{corpus}"),
+        config=fetched_part,
         root=lambda w: corpus_root(w.corpus),
     shell:
         "python {input.code[0]} --config {params.config:q} --root {params.root:q}"
@@ -47,6 +48,7 @@ for corpus in config["corpora"]:
             fetched=fetched(corpus),
         output:
             manifest=f"{RESULTS}/manifests/{corpus}.tsv",
+            recordings=f"{RESULTS}/manifests/{corpus}.recordings.tsv",
             rejected=f"{RESULTS}/manifests/{corpus}.rejected.tsv",
             shards=expand(f"{RESULTS}/manifests/{corpus}/{{shard}}.tsv", shard=shards(corpus)),
         log:
@@ -65,5 +67,5 @@ for corpus in config["corpora"]:
             tree=found_tree(corpus),
         shell:
             "python {input.code[0]} --config {params.config:q} --root {params.root:q}"
-            " --manifest {output.manifest} --rejected {output.rejected}"
+            " --manifest {output.manifest} --recordings {output.recordings} --rejected {output.rejected}"
             " --shard-dir $(dirname {output.shards[0]}) --threads {threads} 2> >(tee {log} >&2)"

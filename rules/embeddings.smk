@@ -8,7 +8,7 @@ rule embed_speakers:
     """Embed each utterance once, and average each speaker."""
     input:
         code=source("embed_speakers"),
-        manifest=f"{RESULTS}/manifests/{{corpus}}.tsv",
+        manifest=f"{RESULTS}/manifests/{{corpus}}.recordings.tsv",
         model=lambda w: model(w.encoder),
     output:
         f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}.h5",

@@ -15,7 +15,7 @@ rule fit_pca:
     """Principal components of the training utterances' embeddings."""
     input:
         code=source("fit_pca"),
-        manifest=manifest_of("eta"),
+        manifest=recordings_of("eta"),
         embeddings=embeddings_of("eta"),
     output:
         f"{RESULTS}/eta/{{eta}}/pca.safetensors",
@@ -40,7 +40,7 @@ rule fit_eta:
     """Least squares over all training frames, from the sums of each utterance."""
     input:
         code=source("fit_eta"),
-        manifest=manifest_of("eta"),
+        manifest=recordings_of("eta"),
         model=ssl_model_of("eta"),
         features=features_of("eta"),
         embeddings=embeddings_of("eta"),

@@ -53,7 +53,7 @@ rule plot_umap:
     """Utterance means with and without the speaker."""
     input:
         code=source("plot_umap"),
-        manifest=manifest_of("eta"),
+        manifest=recordings_of("eta"),
         features=features_of("eta"),
         embeddings=embeddings_of("eta"),
         eta=f"{RESULTS}/eta/{{eta}}/eta.safetensors",
@@ -90,6 +90,7 @@ rule plot_training:
     input:
         code=source("plot_training"),
         metrics=expand(f"{RESULTS}/vocoder/{{vocoder}}/metrics.tsv", vocoder=config["vocoder"]),
+        configs=expand(f"{RESULTS}/vocoder/{{vocoder}}/config.json", vocoder=config["vocoder"]),
     output:
         report(
             f"{REPORT}/training.svg",
@@ -118,6 +119,7 @@ if CONVERSION:
         input:
             code=source("plot_det"),
             trials=expand(f"{SYSTEM}/trials.tsv", system=CONVERSION["systems"]),
+            metrics=f"{RESULTS}/conversion/metrics.tsv",
         output:
             report(
                 f"{REPORT}/det.svg",
@@ -136,7 +138,7 @@ if CONVERSION:
             mem_mb=1000,
             runtime="10m",
         shell:
-            "python {input.code[0]} {input.trials} --output {output} 2> >(tee {log} >&2)"
+            "python {input.code[0]} {input.trials} --metrics {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
     rule render_metrics:
         """The metrics of all systems as a page."""
@@ -173,6 +175,7 @@ if CONVERSION:
             manifest=MANIFEST,
             converted=expand(f"{SYSTEM}/converted.tsv", system=synthesised_systems()),
             audio=expand(f"{SYSTEM}/wav", system=synthesised_systems()),
+            metrics=f"{RESULTS}/conversion/metrics.tsv",
         output:
             report(
                 f"{REPORT}/listening.html",
@@ -196,6 +199,7 @@ if CONVERSION:
             title=f"Listening, run {config['run']}",
         shell:
             "python {input.code[0]} {input.converted} --manifest {input.manifest}"
+            " --metrics {input.metrics}"
             " --title {params.title:q} --pairs {params.pairs} --output {output}"
             " 2> >(tee {log} >&2)"
 

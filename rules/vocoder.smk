@@ -42,7 +42,7 @@ rule train_vocoder:
     """Train a HiFi-GAN on raw or prematched features; resumes where it was stopped."""
     input:
         code=source("train_vocoder"),
-        manifest=manifest_of("vocoder"),
+        manifest=recordings_of("vocoder"),
         model=ssl_model_of("vocoder"),
         features=features_of("vocoder"),
     output:
@@ -67,4 +67,4 @@ rule train_vocoder:
     shell:
         "python {input.code[0]} {input.features} --config {params.config:q}"
         " --manifest {input.manifest} --model {input.model} --output-dir {params.folder}"
-        " --working-dir {params.work} --gpus {resources.gpu} 2> >(tee {log} >&2)"
+        " --working-dir {params.work} --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"

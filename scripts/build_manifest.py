@@ -17,6 +17,7 @@ def main(
     config: Annotated[str, typer.Option(help="JSON: the corpus's entry in the config")],
     root: Annotated[Path, typer.Option(help="folder that the corpus was fetched to")],
     manifest: Annotated[Path, typer.Option(help="TSV: the manifest")],
+    recordings: Annotated[Path, typer.Option(help="TSV: the manifest without texts")],
     rejected: Annotated[Path, typer.Option(help="TSV: rejected files and why")],
     shard_dir: Annotated[Path, typer.Option(help="folder for SHARD.tsv, the manifest's parts")],
     threads: Annotated[int, typer.Option(help="processes that check files")] = 1,
@@ -24,8 +25,11 @@ def main(
     """Build the manifest of a corpus and its shards, and list the rejected files."""
     entry = json.loads(config)
     table, refused = build_manifest(entry, root, workers=threads)
+    # What is computed from the audio alone need not run again for a corrected transcript.
+    untold = table.assign(text="")
     for shard in shard_names(entry["shards"]):
-        write_manifest(table[table["shard"] == shard], shard_dir / f"{shard}.tsv")
+        write_manifest(untold[untold["shard"] == shard], shard_dir / f"{shard}.tsv")
+    write_manifest(untold, recordings)
     write_table(refused, rejected)
     write_manifest(table, manifest)
     hours = (table["num_samples"] / table["sample_rate"]).sum() / 3600

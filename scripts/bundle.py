@@ -11,7 +11,7 @@ from etaflow.atomic import atomic_directory, write_json, write_text
 from etaflow.converter import BUNDLE_FORMAT
 from etaflow.evaluation.tables import format_metrics_table
 from etaflow.manifest import read_table
-from etaflow.models import read_model_info
+from etaflow.models import read_model_info, worst_weights
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -35,6 +35,8 @@ def main(
 ) -> None:
     """Write a folder that `etaflow.VoiceConverter.from_pretrained` loads."""
     trained_on = json.loads((vocoder / "config.json").read_text(encoding="utf-8"))["trained_on"]
+    fitted_on = json.loads((eta / "config.json").read_text(encoding="utf-8"))
+    weights = worst_weights([trained_on["weights"], fitted_on["weights"]])
     with atomic_directory(output.parent) as part:
         copy_model(ssl, part / "ssl")
         copy_model(speaker, part / "speaker")
@@ -47,7 +49,7 @@ def main(
             part / "README.md",
             f"# etaflow bundle of the run `{title}`\n\n"
             f"Vocoder and Eta model for {trained_on['model']} (revision {trained_on['revision']}), "
-            f"layer {trained_on['layer']}, {trained_on['weights']} weights.\n\n"
+            f"layer {trained_on['layer']}, {weights} weights.\n\n"
             "    etaflow convert SOURCE.wav REFERENCE.wav -o OUT.wav --bundle .\n\n"
             f"The run's conversion metrics:\n\n```\n{table}\n```\n",
         )
@@ -58,6 +60,7 @@ def main(
                 "run": title,
                 "layer": trained_on["layer"],
                 "normalize": trained_on["normalize"],
+                "weights": weights,
             },
         )
 

@@ -22,18 +22,22 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    features: Annotated[list[Path], typer.Argument(help="HDF5 shards of features")],
     config: Annotated[str, typer.Option(help="JSON: method, topk, sources_per_speaker, seed")],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
-    model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
-    vocoder: Annotated[Path, typer.Option(help="folder of the vocoder")],
-    embeddings: Annotated[Path, typer.Option(help="HDF5 of speaker embeddings")],
-    eta: Annotated[Path, typer.Option(help="folder of the Eta model")],
     output: Annotated[Path, typer.Option(help="converted.tsv to write")],
     wav_dir: Annotated[Path, typer.Option(help="folder to write the audio to")],
+    features: Annotated[list[Path] | None, typer.Argument(help="HDF5 shards of features")] = None,
+    model: Annotated[Path | None, typer.Option(help="model.json of the SSL encoder")] = None,
+    vocoder: Annotated[Path | None, typer.Option(help="folder of the vocoder")] = None,
+    eta: Annotated[Path | None, typer.Option(help="folder of the Eta model")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="HDF5 of speaker embeddings")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
 ) -> None:
-    """Write a WAV a pair, and the table of pairs."""
+    """Write a WAV a pair, and the table of pairs.
+
+    `original` needs the manifest only; the other methods features, model and vocoder; the Eta
+    methods all.
+    """
     settings = json.loads(config)
     method = settings["method"]
     table = read_manifest(manifest).set_index("utterance_id")
@@ -43,41 +47,40 @@ def main(
         pairs = pairs.drop_duplicates("source_id").assign(
             target_speaker=lambda rows: rows["source_speaker"]
         )
-    device = select_device(gpus)
-    store = FeatureStore(features)
-    converter = VoiceConverter(
-        SSLEncoder.from_pretrained(
-            model.parent, store.meta.layer, store.meta.normalize, device=device
-        ),
-        Generator.from_pretrained(vocoder).to(device),
-        EtaModel.from_pretrained(eta),
-    )
-    speakers = Embeddings.read(embeddings)
     test = table[table["split"] == "test"]
     references = {speaker: sorted(rows.index) for speaker, rows in test.groupby("speaker_id")}
-    sources = sorted(pairs["source_id"].unique())
-    waveforms = {name: read_audio(table.loc[name, "path"]) for name in sources}
-    encoded = dict(zip(sources, converter.encode(list(waveforms.values())), strict=True))
+    store, converter, speakers = None, None, None
+    if features and model and vocoder:
+        device = select_device(gpus)
+        store = FeatureStore(features)
+        converter = VoiceConverter(
+            SSLEncoder.from_pretrained(
+                model.parent, store.meta.layer, store.meta.normalize, device=device
+            ),
+            Generator.from_pretrained(vocoder).to(device),
+            EtaModel.from_pretrained(eta) if eta else None,
+        )
+        speakers = Embeddings.read(embeddings) if embeddings else None
     records = []
     for target, group in progress(
         list(pairs.groupby("target_speaker")), f"converting by {method}", "target speakers"
     ):
         ids = references[target]
-        pool = [store[name] for name in ids]
+        pool = [store[name] for name in ids] if store else []
         for pair in group.itertuples():
-            source = waveforms[pair.source_id]
-            if method == "original":
-                waveform = source
-            else:
+            waveform = read_audio(table.loc[pair.source_id, "path"])
+            if store and converter:
                 converted = converter.transform(
                     method,
-                    encoded[pair.source_id],
+                    store[pair.source_id],
                     pool,
-                    speakers.rows([pair.source_id])[0],
-                    speakers.rows(ids),
+                    speakers.rows([pair.source_id])[0] if speakers else None,
+                    speakers.rows(ids) if speakers else None,
                     settings["topk"],
                 )
-                waveform = converter.vocode(converted, len(source))
+                waveform = converter.vocode(converted, len(waveform))
+            elif method != "original":
+                raise typer.BadParameter(f"{method} needs features, --model and --vocoder")
             name = f"{pair.source_id}-to-{target}"
             path = wav_dir / f"{name}.wav"
             write_audio(path, waveform)

@@ -45,8 +45,6 @@ def main(
         SAMPLE_RATE,
         encoder.hop_length,
     )
-    budget = int(settings["batch_seconds"] * SAMPLE_RATE)
-    table = table.sort_values(["length", "utterance_id"], ascending=[False, True])
     with (
         FeatureWriter(
             output,
@@ -69,19 +67,15 @@ def main(
     ):
         left = set(writer.remaining)
         rows = list(table.itertuples())
-        while rows:
-            size = max(1, budget // int(rows[0].length))
-            batch, rows = rows[:size], rows[size:]
-            # Batches are made up as before a kill, so that the result is the same to the bit.
-            if left.isdisjoint(row.utterance_id for row in batch):
+        # Batches are made up as before a kill, so that the result is the same to the bit.
+        for batch in encoder.batches(list(table["length"]), settings["batch_seconds"]):
+            if left.isdisjoint(rows[index].utterance_id for index in batch):
                 continue
-            features = encoder.encode(
-                [read_audio(row.path) for row in batch],
-                max_batch_seconds=settings["batch_seconds"],
-            )
-            for row, frames in zip(batch, features, strict=True):
-                writer.write(row.utterance_id, frames.numpy())
-            shown.update(sum(row.utterance_id in left for row in batch))
+            waveforms = [read_audio(rows[index].path) for index in batch]
+            features = encoder.encode(waveforms, max_batch_seconds=settings["batch_seconds"])
+            for index, frames in zip(batch, features, strict=True):
+                writer.write(rows[index].utterance_id, frames.numpy())
+            shown.update(sum(rows[index].utterance_id in left for index in batch))
 
 
 if __name__ == "__main__":

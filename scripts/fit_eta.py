@@ -36,7 +36,15 @@ def main(
     components = eta.Pca.load(pca) if pca else None
     reduced = components.transform(vectors) if components else vectors.astype(np.float64)
     sums, counts = store.frame_sum[rows], store.num_frames[rows]
-    coefficients, bias = eta.fit(sums, counts, reduced, json.loads(config)["ridge"])
+    ridge = json.loads(config)["ridge"]
+    num_speakers = table.loc[table["split"] == "train", "speaker_id"].nunique()
+    if num_speakers <= reduced.shape[1]:
+        typer.echo(
+            f"warning: {num_speakers} speakers for {reduced.shape[1]} components: what is fitted "
+            "is in part the utterances, not the speakers; take more speakers or a smaller `pca`",
+            err=True,
+        )
+    coefficients, bias = eta.fit(sums, counts, reduced, ridge)
     r2_dims, r2 = eta.explained_variance(
         coefficients, bias, sums, store.frame_square_sum[rows], counts, reduced
     )
@@ -52,11 +60,11 @@ def main(
             "normalize": store.meta.normalize,
             "encoder": speakers.encoder,
             "weights": worst_weights([info.weights, speakers.weights]),
-            "ridge": json.loads(config)["ridge"],
+            "ridge": ridge,
             "utterances": int(rows.sum()),
-            "speakers": int(table.loc[table["split"] == "train", "speaker_id"].nunique()),
+            "speakers": int(num_speakers),
             "frames": int(counts.sum()),
-            "condition_number": eta.condition_number(counts, reduced),
+            "condition_number": eta.condition_number(counts, reduced, ridge),
             "r2": r2,
             "r2_per_dimension": [float(value) for value in r2_dims],
         },

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import plot_det, save_figure
+from etaflow.figures import labelled, plot_det, save_figure
 from etaflow.manifest import read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -14,10 +14,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     trials: Annotated[list[Path], typer.Argument(help="trials.tsv, each in its system's folder")],
+    metrics: Annotated[Path, typer.Option(help="metrics.tsv of all systems, for their weights")],
     output: Annotated[Path, typer.Option(help="SVG to write")],
 ) -> None:
     """Draw one curve a system; systems without trials are left out."""
-    tables = {path.parent.name: read_table(path, ("score",)) for path in trials}
+    weights = read_table(metrics).groupby("system")["weights"].first()
+    tables = {
+        labelled(path.parent.name, weights[path.parent.name]): read_table(path, ("score",))
+        for path in trials
+    }
     save_figure(plot_det({name: table for name, table in tables.items() if len(table)}), output)
 
 

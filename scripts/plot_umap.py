@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from etaflow.eta import EtaModel
-from etaflow.figures import plot_umap, save_figure, utterance_umap
+from etaflow.figures import plot_umap, save_figure, spread, utterance_umap
 from etaflow.manifest import read_manifest
 from etaflow.store import Embeddings, FeatureStore, unit_rows
 
@@ -27,7 +27,7 @@ def main(
     """Draw raw and eta means side by side, coloured by speaker."""
     store, model = FeatureStore(features), EtaModel.from_pretrained(eta)
     table = read_manifest(manifest)
-    order = np.argsort(store.utterance_ids)[:: max(1, len(store) // limit)][:limit]
+    order = np.argsort(store.utterance_ids)[spread(len(store), limit)]
     names = [store.utterance_ids[u] for u in order]
     raw = store.frame_sum[order] / store.num_frames[order, None]
     vectors = Embeddings.read(embeddings).rows(names)

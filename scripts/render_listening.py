@@ -7,7 +7,7 @@ import typer
 
 from etaflow.atomic import write_text
 from etaflow.audio import read_audio
-from etaflow.figures import listening_page
+from etaflow.figures import labelled, listening_page, spread
 from etaflow.manifest import read_manifest, read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -18,6 +18,7 @@ def main(
     converted: Annotated[
         list[Path], typer.Argument(help="converted.tsv, each in its system's folder")
     ],
+    metrics: Annotated[Path, typer.Option(help="metrics.tsv of all systems, for their weights")],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
     title: Annotated[str, typer.Option(help="heading of the page")],
     pairs: Annotated[int, typer.Option(help="pairs shown, drawn evenly from all")],
@@ -26,13 +27,16 @@ def main(
     """Write source, a reference and every system, a pair a row."""
     corpus = read_manifest(manifest).set_index("utterance_id")
     tables = {path.parent.name: (path.parent, read_table(path)) for path in converted}
+    weights = read_table(metrics).groupby("system")["weights"].first()
     by_pair = {
-        name: {(row.source_id, row.target_speaker): folder / row.path for row in table.itertuples()}
+        labelled(name, weights[name]): {
+            (row.source_id, row.target_speaker): folder / row.path for row in table.itertuples()
+        }
         for name, (folder, table) in tables.items()
     }
     keys = sorted({key for files in by_pair.values() for key in files})
     conversions = [key for key in keys if corpus.loc[key[0], "speaker_id"] != key[1]]
-    chosen = conversions[:: max(1, len(conversions) // pairs)][:pairs]
+    chosen = [conversions[index] for index in spread(len(conversions), pairs)]
     rows = []
     for source_id, target in chosen:
         source = corpus.loc[source_id]

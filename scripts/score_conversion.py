@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    config: Annotated[str, typer.Option(help='JSON: {"seed": 0, "bootstrap_rounds": 1000}')],
+    config: Annotated[str, typer.Option(help="JSON: method, seed, bootstrap_rounds")],
     system: Annotated[str, typer.Option(help="Name of the system")],
     converted: Annotated[Path, typer.Option(help="TSV of the system's waveforms")],
     transcripts: Annotated[Path, typer.Option(help="TSV of what was heard in them")],
@@ -38,19 +38,26 @@ def main(
     gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
 ) -> None:
     """Score the waveforms of one system: words, speaker, quality."""
-    bootstrap = json.loads(config)
+    settings = json.loads(config)
     made, recordings = read_converted(converted), read_manifest(manifest)
     speakers = set(made["source_speaker"]) | set(made["target_speaker"])
     real = RealSpeech.select(recordings, Embeddings.read(embeddings), speakers)
     sources = dict(zip(recordings["utterance_id"], recordings["path"], strict=True))
     encoder = load_speaker_encoder(judge_dir, select_device(gpus))
     scores, vectors = score_utterances(
-        system, made, read_table(transcripts), sources, real, encoder, threads
+        system,
+        made,
+        read_table(transcripts),
+        sources,
+        real,
+        encoder,
+        copies=settings["method"] == "copy",
+        threads=threads,
     )
     pairs = conversion_trials(made, vectors, real)
     weights = worst_weights([read_model_info(model.parent)[0].weights for model in models])
     figures = metrics_table(
-        system, scores, pairs, weights, bootstrap["bootstrap_rounds"], bootstrap["seed"]
+        system, scores, pairs, weights, settings["bootstrap_rounds"], settings["seed"]
     )
     write_table(scores.round(6), utterances)
     write_table(pairs.table[["target_speaker", "kind", "score"]], trials)

@@ -43,7 +43,7 @@ def main(
     working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
     model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
     gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
-    workers: Annotated[int, typer.Option(help="processes that prepare batches")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
 ) -> None:
     """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
     settings = json.loads(config)
@@ -89,8 +89,14 @@ def main(
         checkpoint_every=settings["validate_every"],
         select="mel_distance",
         gpus=gpus,
-        workers=workers,
+        # On a GPU the other cores prepare batches; on the CPU all of them compute.
+        workers=threads - 1 if gpus else 0,
     )
+    kept, _ = min(
+        ((step, value) for step, name, value in history if name == "valid/mel_distance"),
+        key=lambda row: row[1],
+    )
+    typer.echo(f"kept the weights of step {kept} of {settings['steps']}", err=True)
     with atomic_directory(output_dir) as part:
         generator.save_pretrained(
             part,
@@ -99,10 +105,10 @@ def main(
             layer=store.meta.layer,
             normalize=store.meta.normalize,
             weights=info.weights,
-            steps=settings["steps"],
+            step=kept,
         )
         write_history(history, part / "metrics.tsv")
-    shutil.rmtree(working_dir / key)
+    shutil.rmtree(working_dir)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from etaflow.corpora import mini
 from etaflow.device import select_device
 from etaflow.evaluation.tables import read_converted
 from etaflow.manifest import write_table
+from etaflow.models import read_model_info
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 GRAMMARS = {None: lambda: None, "mini": mini.grammar_jsgf}
@@ -28,7 +29,8 @@ def main(
     converted: Annotated[Path, typer.Option(help="TSV of the system's waveforms")],
     output: Annotated[Path, typer.Option(help="TSV to write: utterance_id reference hypothesis")],
     model_dir: Annotated[
-        Path | None, typer.Option(help="Folder of a faster-whisper model; PocketSphinx needs none")
+        Path | None,
+        typer.Option(help="Folder with the model.json of faster-whisper"),
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
     gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
@@ -39,7 +41,7 @@ def main(
     if asr["engine"] == "pocketsphinx":
         recognizer = PocketSphinx(GRAMMARS[asr["grammar"]](), workers=threads)
     elif asr["engine"] == "faster-whisper" and model_dir is not None:
-        recognizer = FasterWhisper(model_dir, select_device(gpus).type, threads)
+        recognizer = FasterWhisper(read_model_info(model_dir)[1], select_device(gpus).type, threads)
     else:
         raise typer.BadParameter(f"{config}: unknown engine, or faster-whisper without --model-dir")
     table = read_converted(converted)

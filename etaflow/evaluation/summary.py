@@ -26,9 +26,10 @@ def metrics_table(
     """The figures of one system: `system metric value low high n weights`.
 
     Rates are in percent, `si_snr` in dB, similarities cosines, `dnsmos` 1 to 5, `mel_distance` in
-    natural-log units. `low` and `high` bound the bootstrap 95 % interval. Drawn, and counted in
-    `n`, are utterances; for equal error rates the conversions and recordings of each target are
-    drawn, and `n` counts targets (`eer_per_target`) or trials (`eer_pooled`).
+    natural-log units. `low` and `high` bound the bootstrap 95 % interval. Drawn are source
+    utterances, each with all that was made of it, since those are alike; for equal error rates the
+    conversions and recordings of each target. `n` counts utterances, targets (`eer_per_target`) or
+    trials (`eer_pooled`).
 
     Args:
         system: its name.
@@ -57,8 +58,8 @@ def metrics_table(
             ("wer", "word_errors", "words"),
             ("cer", "character_errors", "characters"),
         ):
-            errors, total = (spoken[name].to_numpy(float) for name in (wrong, of))
-            add(metric, _ratio(errors, total), len(spoken), len(spoken))
+            of_source = spoken.groupby("source_id")[[wrong, of]].sum().to_numpy(float)
+            add(metric, _ratio(100 * of_source[:, 0], of_source[:, 1]), len(of_source), len(spoken))
     if trials.sizes:
         places = sum(trials.sizes)
         for metric, rate, n in (
@@ -67,18 +68,16 @@ def metrics_table(
         ):
             add(metric, _of_counts(rate, places), trials.sizes, n)
     for metric in MEANS:
-        values = utterances[metric].dropna().to_numpy(float)
-        if len(values):
-            add(metric, _mean(values), len(values), len(values))
+        scored = utterances.dropna(subset=[metric]).groupby("source_id")[metric]
+        if len(scored):
+            of_source = scored.agg(["sum", "count"]).to_numpy(float)
+            count = int(of_source[:, 1].sum())
+            add(metric, _ratio(of_source[:, 0], of_source[:, 1]), len(of_source), count)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _ratio(errors: Floats, total: Floats) -> Callable[[Indices], float]:
-    return lambda drawn: float(100 * errors[drawn].sum() / total[drawn].sum())
-
-
-def _mean(values: Floats) -> Callable[[Indices], float]:
-    return lambda drawn: float(values[drawn].mean())
+def _ratio(sums: Floats, counts: Floats) -> Callable[[Indices], float]:
+    return lambda drawn: float(sums[drawn].sum() / counts[drawn].sum())
 
 
 def _of_counts(rate: Callable[[Indices], float], places: int) -> Callable[[Indices], float]:

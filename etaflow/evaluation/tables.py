@@ -1,6 +1,6 @@
 """Tables of systems, to read, join and show. Loads no model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +63,12 @@ def concatenate_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
     return table
 
 
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """Each metric once: those of `METRIC_NOTES` in its order, then others by name."""
+    known = set(metrics)
+    return [name for name in METRIC_NOTES if name in known] + sorted(known - set(METRIC_NOTES))
+
+
 def format_metrics_table(table: pd.DataFrame) -> str:
     """The figures as text: a row a metric, a column a system, `value [low, high]`.
 
@@ -71,8 +77,7 @@ def format_metrics_table(table: pd.DataFrame) -> str:
     figures = table[["value", "low", "high"]].astype(float)
     cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in figures.to_numpy()]
     wide = table.assign(cell=cells).pivot(index="metric", columns="system", values="cell")
-    names = [name for name in METRIC_NOTES if name in wide.index]
-    wide = wide.reindex(index=names, columns=table["system"].unique())
+    wide = wide.reindex(index=in_order(wide.index), columns=table["system"].unique())
     rows = [["", *wide.columns]]
     rows += [[name, *cells] for name, cells in zip(wide.index, wide.fillna("").values, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

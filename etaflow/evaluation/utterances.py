@@ -15,7 +15,6 @@ from etaflow.progress import bar
 from etaflow.speaker import SpeakerEncoder
 from etaflow.store import Embeddings, Floats, unit_rows
 
-COPY_SYNTHESIS = "copy-synthesis"  # the system that has a reference, sample by sample
 COUNTS = ["word_errors", "words", "character_errors", "characters"]
 MEANS = ["similarity_target", "similarity_source", "dnsmos", "mel_distance", "si_snr"]
 BATCH = 16  # files in memory at a time
@@ -94,17 +93,20 @@ def score_utterances(
     sources: dict[str, str],
     real: RealSpeech,
     encoder: SpeakerEncoder,
+    copies: bool = False,
     threads: int = 1,
 ) -> tuple[pd.DataFrame, Floats]:
     """Score each utterance of a system.
 
     Args:
-        system: its name; `copy-synthesis` is also compared with the recordings it started from.
+        system: its name.
         converted: from `tables.read_converted`.
         transcripts: `utterance_id`, `reference`, `hypothesis`.
         sources: path of each real recording by utterance id.
         real: the recordings of all source and target speakers.
         encoder: the judge.
+        copies: whether the system repeats its sources sample by sample, so that `si_snr` and
+            `mel_distance` apply.
         threads: for DNSMOS.
 
     Returns:
@@ -147,7 +149,7 @@ def score_utterances(
                 }
                 if not same:
                     scores["similarity_source"] = real.similarity(vector, row["source_speaker"])
-                if system == COPY_SYNTHESIS:
+                if copies:
                     scores |= _signal_scores(
                         row["utterance_id"], waveform, sources[row["source_id"]]
                     )

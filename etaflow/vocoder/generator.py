@@ -83,13 +83,13 @@ class Generator(nn.Module):
     """Features (B, T, D) to a waveform (B, 1, hop_length T) in [-1, 1]; no loudness is changed.
 
     A linear layer, then SpeechBrain's HiFi-GAN generator: `lin_pre`, `hifigan.conv_pre`,
-    `hifigan.ups`, `hifigan.resblocks`, `hifigan.conv_post` carry the names of kNN-VC's weights.
+    `hifigan.ups`, `hifigan.resblocks`, `hifigan.conv_post` are the modules of kNN-VC's generator.
     kNN-VC's size has 16,523,393 parameters, counted as at inference: weight and bias of each layer
     (`num_parameters`). The weight norm of training stores 10,113 magnitudes beside them.
 
     Attributes:
         config: the size.
-        trained_on: what it was trained on (model, layer, normalize, weights, steps); empty before
+        trained_on: what it was trained on (model, layer, normalize, weights, step); empty before
             training.
     """
 

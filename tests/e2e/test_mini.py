@@ -144,8 +144,8 @@ def test_a_bundle_converts_as_the_workflow_does(results: Path, run: Path) -> Non
     )
     stored = read_audio(results / "conversion/knnvc" / row["path"])
     assert len(waveform) == len(stored)
-    # The workflow matches against references stored as float16.
-    assert np.corrcoef(waveform, stored)[0, 1] > 0.95
+    # The workflow reads features stored as float16: a neighbour or two may change places.
+    assert np.corrcoef(waveform, stored)[0, 1] > 0.99
     for method in ("knn-eta-source", "knn-eta"):
         other = converter.convert(
             read_audio(run / source), [read_audio(run / target["path"].iloc[0])], method=method
@@ -154,11 +154,21 @@ def test_a_bundle_converts_as_the_workflow_does(results: Path, run: Path) -> Non
 
 
 CHANGES = {
-    "eta.mini.ridge": (0.5, {"fit_eta", "plot_umap", "bundle", "convert"}),
-    "conversion.bootstrap_rounds": (200, {"score_conversion", "collect_metrics", "bundle"}),
-    "conversion.systems.knnvc.method": ("copy", {"convert", "transcribe", "score_conversion"}),
-    "ssl.wavlm-tiny.batch_seconds": (30, {"dump_features", "fit_eta", "train_vocoder"}),
-    "seed": (1, {"plot_umap"}),
+    # Only the two Eta systems rest on the Eta model.
+    "eta.mini.ridge": (0.5, {"fit_eta": 1, "plot_umap": 1, "bundle": 1, "convert": 2}),
+    "conversion.bootstrap_rounds": (
+        200,
+        {"score_conversion": 5, "collect_metrics": 1, "bundle": 1},
+    ),
+    "conversion.systems.knnvc.method": (
+        "copy",
+        {"convert": 1, "transcribe": 1, "score_conversion": 1},
+    ),
+    "ssl.wavlm-tiny.batch_seconds": (
+        30,
+        {"dump_features": 2, "fit_eta": 1, "train_vocoder": 1, "convert": 4},
+    ),
+    "seed": (1, {"plot_umap": 1}),
 }
 
 
@@ -166,11 +176,9 @@ CHANGES = {
 def test_a_changed_key_runs_what_depends_on_it(run: Path, key: str) -> None:
     value, expected = CHANGES[key]
     jobs = planned(run, changed(small_config(), key, value))
-    assert expected <= set(jobs)
+    assert expected.items() <= jobs.items()
     untouched = {"fetch_corpus", "fetch_model", "build_manifest_mini", "embed_speakers", "fit_pca"}
     assert not untouched & set(jobs)
-    if key == "conversion.systems.knnvc.method":
-        assert jobs["convert"] == 1
 
 
 def test_reordered_keys_run_nothing(run: Path) -> None:

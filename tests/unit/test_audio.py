@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from etaflow.audio import (
     SAMPLE_RATE,
@@ -13,6 +15,7 @@ from etaflow.audio import (
     check_audio,
     read_audio,
     resample,
+    resampled_length,
     write_audio,
 )
 
@@ -174,3 +177,19 @@ def test_writing_scales_a_peak_beyond_one_instead_of_clipping(tmp_path: Path) ->
 def test_the_error_survives_a_process_pool() -> None:
     error = pickle.loads(pickle.dumps(AudioError(Path("a.wav"), "empty file")))
     assert (str(error), error.reason) == ("a.wav: empty file", "empty file")
+
+
+@given(st.integers(8_000, 96_000), st.integers(1, 200_000))
+@settings(max_examples=50, deadline=None)
+def test_resampled_lengths_are_what_is_announced(rate: int, samples: int) -> None:
+    rate -= rate % 25  # common rates; coprime ones make filters of millions of taps
+    waveform = np.zeros(samples, np.float32)
+    assert len(resample(waveform, rate, 16_000)) == resampled_length(samples, rate)
+
+
+def test_a_long_waveform_has_the_announced_length_too() -> None:
+    # torchaudio counts 2,097,359 samples here.
+    waveform = np.zeros(5_780_846, np.float32)
+    assert (
+        len(resample(waveform, 44_100, 16_000)) == 2_097_360 == resampled_length(5_780_846, 44_100)
+    )

@@ -304,6 +304,7 @@ def test_build_manifest_script(tmp_path: Path) -> None:
         return done.stderr
 
     outputs = ["--manifest", tmp_path / "m.tsv", "--rejected", tmp_path / "r.tsv"]
+    outputs += ["--recordings", tmp_path / "a.tsv"]
     said = run("build_manifest.py", *outputs, "--shard-dir", tmp_path / "shards")
     assert "2 utterances of 2 speakers" in said
     assert "1 files rejected: 1 × empty file" in said

@@ -165,7 +165,7 @@ def study(tmp_path, monkeypatch):
 
 
 def test_copy_synthesis_is_scored_against_its_sources(study):
-    scores, vectors = score_utterances("copy-synthesis", *study, Judge(), threads=2)
+    scores, vectors = score_utterances("mine", *study, Judge(), copies=True, threads=2)
     assert scores["word_errors"].tolist() == [0, 1, 2, 3, 0, 0]
     assert scores["si_snr"].tolist() == pytest.approx([40] * 6, abs=0.5)
     assert (scores["mel_distance"] < 0.05).all()

@@ -17,6 +17,15 @@ CASES: list[tuple[str, Any, str]] = [
     ("corpora.mini.speakers", 99, "corpora.mini.speakers = 99: 99 is greater than the maximum"),
     ("models.wavlm-tiny.seed", ..., "models.wavlm-tiny: 'seed' is a required property"),
     ("ssl.wavlm-tiny.model", "wavlm", "not in `models`, which has resemblyzer, wavlm-tiny"),
+    ("run", "..", "run = '..': '..' does not match"),
+    ("conversion.judge", "wavlm-tiny", "architecture wavlm-tiny; allowed: ecapa, resemblyzer"),
+    ("eta.mini.layer", 2, "conversion.eta = 'mini': layer is 2, that of the vocoder"),
+    ("corpora.mini.split.test_fraction", 0, "test_fraction = 0: nothing to convert"),
+    (
+        "vocoder.hifigan-tiny.generator.upsample_factors",
+        [10, 8, 2],
+        "upsample_factors = [10, 8, 2]: their product is 160, not 320",
+    ),
     ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
 ]
 
@@ -44,9 +53,12 @@ def test_a_root_that_needs_a_folder_says_how_to_give_it(tmp_path: Path) -> None:
     assert "'/nowhere' is not a folder" in snakemake(tmp_path, config, "--dry-run", ok=False)
 
 
-@pytest.mark.parametrize("preset", ["config", "librispeech"])
+@pytest.mark.parametrize("preset", ["config", "folder", "librispeech"])
 def test_presets_plan_without_a_network(tmp_path: Path, preset: str) -> None:
-    output = snakemake(tmp_path, load_config(preset), "--dry-run")
+    config = load_config(preset)
+    if preset == "folder":
+        config["speech_dir"] = str(tmp_path)
+    output = snakemake(tmp_path, config, "--dry-run")
     assert "train_vocoder" in output
     assert "score_conversion" in output
 
