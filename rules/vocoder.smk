@@ -55,7 +55,9 @@ rule train_vocoder:
         f"{BENCHMARKS}/train_vocoder/{{vocoder}}.tsv"
     conda:
         "../envs/etaflow.yaml"
-    threads: 8
+    # Small models gain little from a second core, and lose tenfold where it is also wanted elsewhere;
+    # profiles of machines with a GPU give more, for reading the data.
+    threads: 1
     resources:
         gpu=1,
         mem_mb=16000,
