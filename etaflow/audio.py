@@ -20,6 +20,7 @@ SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 96_000
 SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of 16-bit audio
+WRITABLE = (".wav", ".flac")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 
 
@@ -148,12 +149,21 @@ def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Wavef
     return resample(waveform, rate, sample_rate or rate)
 
 
+def check_suffix(path: Path) -> None:
+    """Raise `AudioError` unless `write_audio` knows the format that the suffix names."""
+    if path.suffix.lower() not in WRITABLE:
+        raise AudioError(
+            path, f"written are {', '.join(WRITABLE)}, not {path.suffix or 'no suffix'}"
+        )
+
+
 def write_audio(path: str | Path, waveform: Waveform, sample_rate: int = SAMPLE_RATE) -> None:
     """Write (T,) as 16-bit audio, whole or not at all; the suffix of `path` names the format.
 
     Samples beyond [-1, 1] would clip: the waveform is then scaled down to a peak of 1.
     """
     path = Path(path)
+    check_suffix(path)
     if not np.isfinite(waveform).all():
         raise AudioError(path, "NaN or infinite samples are not written")
     peak = float(np.abs(waveform).max(initial=0.0))

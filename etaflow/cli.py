@@ -24,11 +24,12 @@ def convert(
     gpus: Annotated[int, typer.Option(help="1 to compute on the GPU")] = 0,
 ) -> None:
     """Say SOURCE in the voice of the REFERENCES."""
-    from etaflow.audio import check_audio, read_audio, write_audio
+    from etaflow.audio import check_audio, check_suffix, read_audio, write_audio
     from etaflow.converter import VoiceConverter
     from etaflow.device import select_device
 
     try:
+        check_suffix(output)
         for path in (source, *references):
             check_audio(path)
         converter = VoiceConverter.from_pretrained(bundle, select_device(gpus))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 
 from etaflow.audio import Waveform
 from etaflow.eta import EtaModel
@@ -76,25 +77,29 @@ class VoiceConverter:
         """Load the bundle that a run made (`results/{run}/bundle`).
 
         Raises:
-            ConversionError: the folder is no bundle.
+            ConversionError: the folder is no bundle, or is damaged.
         """
         bundle = Path(bundle)
+        if not (bundle / "config.json").is_file():
+            raise ConversionError(f"{bundle} is no bundle: it has no config.json")
         try:
             config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConversionError(f"{bundle} is no bundle: it has no config.json") from error
-        if config.get("format") != BUNDLE_FORMAT:
-            raise ConversionError(
-                f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
+            if config.get("format") != BUNDLE_FORMAT:
+                raise ConversionError(
+                    f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
+                )
+            return cls(
+                SSLEncoder.from_pretrained(
+                    bundle / "ssl", config["layer"], config["normalize"], device=device
+                ),
+                Generator.from_pretrained(bundle / "vocoder").to(device),
+                EtaModel.from_pretrained(bundle / "eta"),
+                load_speaker_encoder(bundle / "speaker", device),
             )
-        return cls(
-            SSLEncoder.from_pretrained(
-                bundle / "ssl", config["layer"], config["normalize"], device=device
-            ),
-            Generator.from_pretrained(bundle / "vocoder").to(device),
-            EtaModel.from_pretrained(bundle / "eta"),
-            load_speaker_encoder(bundle / "speaker", device),
-        )
+        except (KeyError, json.JSONDecodeError, SafetensorError, OSError) as error:
+            raise ConversionError(
+                f"{bundle}: damaged bundle ({type(error).__name__}: {error}); make it again"
+            ) from error
 
     def transform(
         self,

@@ -154,13 +154,21 @@ def plot_umap(maps: Mapping[str, Floats], speakers: Sequence[str], note: str) ->
     names = sorted(set(speakers))
     colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(names)))
     for axes, (title, points) in zip(grid.flat, maps.items(), strict=True):
-        for name, colour in zip(names, colours, strict=True):
-            rows = owners == name
-            axes.scatter(points[rows, 0], points[rows, 1], s=12, color=colour, label=name)
+        drawn = [
+            axes.scatter(*points[owners == name].T, s=12, color=colour)
+            for name, colour in zip(names, colours, strict=True)
+        ]
         axes.set(title=title, xticks=[], yticks=[])
     if len(names) <= 24:
+        # Speakers may be named anything: dollars would be taken for mathematics.
+        labels = [name.replace("$", r"\$") for name in names]
         grid.flat[-1].legend(
-            frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5)
+            drawn,
+            labels,
+            frameon=False,
+            fontsize="x-small",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
         )
     figure.supxlabel(note, fontsize="small")
     return figure

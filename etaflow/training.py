@@ -8,6 +8,7 @@ with the bits of an uninterrupted one (on the CPU; GPU kernels are not that stri
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
@@ -157,6 +159,19 @@ def _load(path: Path, task: Task, accelerator: Accelerator, record: _Record) -> 
         ) from error
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, which no other process may then work in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock").acquire(blocking=False):
+            yield
+    except Timeout as error:
+        raise TrainingError(
+            f"{folder} is in use: the same training still runs in another process; end that first"
+        ) from error
+
+
 def train(
     task: Task,
     *,
@@ -194,7 +209,7 @@ def train(
 
     Raises:
         TrainingError: a loss or the selecting metric is NaN or infinite, or the checkpoint is not
-            one of this task.
+            one of this task, or another process is at it.
         DeviceError: a GPU was given and none can be seen.
     """
     select_device(gpus)
@@ -211,33 +226,34 @@ def train(
         with torch.no_grad():
             record.add_validation(step, task.validate(accelerator.device), model)
 
-    if path.exists():
-        start = _load(path, task, accelerator, record)
-    else:
-        start = 0
-        validate(start)
-    loader: DataLoader[Any] = DataLoader(
-        task.dataset,
-        batch_sampler=_Batches(len(task.dataset), task.batch_size, seed, start, steps),
-        num_workers=workers,
-    )
-    with bar(steps, f"training {task.model}", "steps", initial=start) as shown:
-        for step, batch in enumerate(loader, start):
-            for module in task.modules.values():
-                module.train()
-            torch.manual_seed(_seed_of(seed, step))
-            batch = send_to_device(batch, accelerator.device)
-            losses = _finite(task.training_step(batch, step, accelerator), step, batch)
-            record.add_losses(losses)
-            done = step + 1
-            if done % validate_every == 0 or done == steps:
-                validate(done)
-            if done % checkpoint_every == 0 or done == steps:
-                _save(path, done, task, accelerator, record)
-            figures = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
-            shown.set_description(f"{figures}, best {select} {record.best:.3g}", refresh=False)
-            shown.update()
-    model.load_state_dict(record.weights)
+    with _alone_in(path.parent):
+        if path.exists():
+            start = _load(path, task, accelerator, record)
+        else:
+            start = 0
+            validate(start)
+        loader: DataLoader[Any] = DataLoader(
+            task.dataset,
+            batch_sampler=_Batches(len(task.dataset), task.batch_size, seed, start, steps),
+            num_workers=workers,
+        )
+        with bar(steps, f"training {task.model}", "steps", initial=start) as shown:
+            for step, batch in enumerate(loader, start):
+                for module in task.modules.values():
+                    module.train()
+                torch.manual_seed(_seed_of(seed, step))
+                batch = send_to_device(batch, accelerator.device)
+                losses = _finite(task.training_step(batch, step, accelerator), step, batch)
+                record.add_losses(losses)
+                done = step + 1
+                if done % validate_every == 0 or done == steps:
+                    validate(done)
+                if done % checkpoint_every == 0 or done == steps:
+                    _save(path, done, task, accelerator, record)
+                figures = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+                shown.set_description(f"{figures}, best {select} {record.best:.3g}", refresh=False)
+                shown.update()
+        model.load_state_dict(record.weights)
     return record.history
 
 

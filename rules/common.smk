@@ -22,20 +22,22 @@ from etaflow.provenance import source_files
 def config_lines(error):
     """One schema error as `key = value: what is allowed`."""
     key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+    if error.validator == "type" and error.validator_value == "string":
+        return f"{key} = {error.instance!r}: must be text; put it in quotes"
     if error.validator == "additionalProperties":
         allowed = ", ".join(sorted(error.schema.get("properties", {})))
         return f"{key}: {error.message}; allowed are: {allowed}"
     if error.validator == "required":
         return f"{key}: {error.message}"
-    if error.validator in ("oneOf", "anyOf") and error.context:
-        # Of the alternatives, the one that the value's own `kind`, `source` or `engine` names.
-        branch = [e for e in error.context if e.validator not in ("const", "enum")]
-        chosen = {e.schema_path[0] for e in error.context if e.validator in ("const", "enum")}
-        fitting = [e for e in branch if e.schema_path[0] not in chosen]
+    if error.validator == "oneOf" and error.context:
+        # Alternatives are told apart by a constant: `kind`, `source` or `engine`.
+        wrong = {e.schema_path[0]: e for e in error.context if e.validator == "const"}
+        fitting = [e for e in error.context if e.schema_path[0] not in wrong]
         if fitting:
             return config_lines(fitting[0])
-        names = [v for e in error.context if e.validator == "const" for v in [e.validator_value]]
-        return f"{key} = {error.instance!r}: none of the known kinds ({', '.join(map(str, names))})"
+        tag = next(iter(wrong.values()))
+        known = ", ".join(str(e.validator_value) for e in wrong.values())
+        return f"{key}.{tag.path[-1]} = {tag.instance!r}: allowed are {known}"
     return f"{key} = {error.instance!r}: {error.message}"
 
 
@@ -252,12 +254,14 @@ def corpus_root(corpus):
     root = entry.get("root")
     if root is None:
         return f"resources/corpora/{corpus if entry['kind'] == 'mini' else entry['kind']}"
-    try:
-        return os.path.expanduser(os.path.expandvars(root.format(**config)))
-    except KeyError as error:
-        raise WorkflowError(
-            f"corpora.{corpus}.root = {root!r} needs a value: --config {error.args[0]}=FOLDER"
-        )
+    root = os.path.expanduser(os.path.expandvars(root))
+    if "{speech_dir}" in root:
+        if "speech_dir" not in config:
+            raise WorkflowError(
+                f"corpora.{corpus}.root = {root!r} needs a value: --config speech_dir=FOLDER"
+            )
+        root = root.replace("{speech_dir}", os.path.expanduser(config["speech_dir"]))
+    return root
 
 
 def fetched_part(wildcards):
@@ -363,7 +367,8 @@ def report_items():
     if config["vocoder"]:
         items.append("training.svg")
     if "conversion" in config:
-        items += ["det.svg", "metrics.html", "listening.html"]
+        items += ["det.svg", "metrics.html"]
+        items += ["listening.html"] if synthesised_systems() else []
     return items
 
 

@@ -45,7 +45,7 @@ if CONVERSION:
             ),
             parts=conversion_parts,
         shell:
-            "python {input.code[0]} {params.parts} --config {params.config:q}"
+            "python {input.code[0]:q} {params.parts} --config {params.config:q}"
             " --manifest {input.manifest} --output {output.table} --wav-dir {output.audio}"
             " --gpus {resources.gpu} 2> >(tee {log} >&2)"
 
@@ -73,7 +73,7 @@ if CONVERSION:
             config=subtree("conversion.asr"),
             model=lambda w, input: f"--model-dir $(dirname {input.model})" if input.model else "",
         shell:
-            "python {input.code[0]} --config {params.config:q} --converted {input.converted}"
+            "python {input.code[0]:q} --config {params.config:q} --converted {input.converted}"
             " {params.model} --output {output} --threads {threads} --gpus {resources.gpu}"
             " 2> >(tee {log} >&2)"
 
@@ -106,7 +106,7 @@ if CONVERSION:
         params:
             config=subtree("conversion", "systems.{system}.method", "seed", "bootstrap_rounds"),
         shell:
-            "python {input.code[0]} --system {wildcards.system} --config {params.config:q}"
+            "python {input.code[0]:q} --system {wildcards.system} --config {params.config:q}"
             " --manifest {input.manifest} --converted {input.converted}"
             " --transcripts {input.transcripts} --embeddings {input.embeddings}"
             " --judge-dir $(dirname {input.judge}) $(printf ' --model %s' {input.models})"
@@ -131,5 +131,5 @@ if CONVERSION:
             mem_mb=1000,
             runtime="10m",
         shell:
-            "python {input.code[0]} $(printf ' --metrics %s' {input.metrics})"
+            "python {input.code[0]:q} $(printf ' --metrics %s' {input.metrics})"
             " --output {output} 2> >(tee {log} >&2)"

@@ -33,7 +33,7 @@ rule fetch_corpus:
         config=fetched_part,
         root=lambda w: corpus_root(w.corpus),
     shell:
-        "python {input.code[0]} --config {params.config:q} --root {params.root:q}"
+        "python {input.code[0]:q} --config {params.config:q} --root {params.root:q}"
         " --output {output} 2> >(tee {log} >&2)"
 
 
@@ -66,6 +66,6 @@ for corpus in config["corpora"]:
             root=root_of(corpus),
             tree=found_tree(corpus),
         shell:
-            "python {input.code[0]} --config {params.config:q} --root {params.root:q}"
+            "python {input.code[0]:q} --config {params.config:q} --root {params.root:q}"
             " --manifest {output.manifest} --recordings {output.recordings} --rejected {output.rejected}"
             " --shard-dir $(dirname {output.shards[0]}) --threads {threads} 2> >(tee {log} >&2)"

@@ -24,5 +24,5 @@ rule embed_speakers:
         mem_mb=4000,
         runtime="8h",
     shell:
-        "python {input.code[0]} --manifest {input.manifest} --model {input.model}"
+        "python {input.code[0]:q} --manifest {input.manifest} --model {input.model}"
         " --output {output} --gpus {resources.gpu} 2> >(tee {log} >&2)"

@@ -32,7 +32,7 @@ rule fit_pca:
     params:
         config=subtree("eta.{eta}", "pca"),
     shell:
-        "python {input.code[0]} --config {params.config:q} --manifest {input.manifest}"
+        "python {input.code[0]:q} --config {params.config:q} --manifest {input.manifest}"
         " --embeddings {input.embeddings} --output {output} 2> >(tee {log} >&2)"
 
 
@@ -63,6 +63,6 @@ rule fit_eta:
         pca=lambda w, input: f"--pca {input.pca}" if input.pca else "",
         folder=f"{RESULTS}/eta/{{eta}}",
     shell:
-        "python {input.code[0]} {input.features} --config {params.config:q} {params.pca}"
+        "python {input.code[0]:q} {input.features} --config {params.config:q} {params.pca}"
         " --manifest {input.manifest} --model {input.model} --embeddings {input.embeddings}"
         " --output-dir {params.folder} 2> >(tee {log} >&2)"

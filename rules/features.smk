@@ -36,6 +36,6 @@ rule dump_features:
     params:
         config=subtree("ssl.{ssl}", "normalize", "dtype", "batch_seconds"),
     shell:
-        "python {input.code[0]} --config {params.config:q} --layer {wildcards.layer}"
+        "python {input.code[0]:q} --config {params.config:q} --layer {wildcards.layer}"
         " --manifest {input.manifest} --model {input.model} --output {output}"
         " --gpus {resources.gpu} 2> >(tee {log} >&2)"

@@ -25,5 +25,5 @@ rule fetch_model:
     params:
         config=subtree("models.{model}"),
     shell:
-        "python {input.code[0]} --name {wildcards.model} --config {params.config:q}"
+        "python {input.code[0]:q} --name {wildcards.model} --config {params.config:q}"
         " --output {output} 2> >(tee {log} >&2)"

@@ -46,7 +46,7 @@ rule plot_scree:
         mem_mb=1000,
         runtime="10m",
     shell:
-        "python {input.code[0]} {input.pcas} --output {output} 2> >(tee {log} >&2)"
+        "python {input.code[0]:q} {input.pcas} --output {output} 2> >(tee {log} >&2)"
 
 
 rule plot_umap:
@@ -80,7 +80,7 @@ rule plot_umap:
         limit=2000,
         seed=config["seed"],
     shell:
-        "python {input.code[0]} {input.features} --manifest {input.manifest}"
+        "python {input.code[0]:q} {input.features} --manifest {input.manifest}"
         " --embeddings {input.embeddings} --eta $(dirname {input.eta}) --output {output}"
         " --limit {params.limit} --seed {params.seed} 2> >(tee {log} >&2)"
 
@@ -109,7 +109,7 @@ rule plot_training:
         mem_mb=1000,
         runtime="10m",
     shell:
-        "python {input.code[0]} {input.metrics} --output {output} 2> >(tee {log} >&2)"
+        "python {input.code[0]:q} {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
 
 if CONVERSION:
@@ -138,7 +138,7 @@ if CONVERSION:
             mem_mb=1000,
             runtime="10m",
         shell:
-            "python {input.code[0]} {input.trials} --metrics {input.metrics} --output {output} 2> >(tee {log} >&2)"
+            "python {input.code[0]:q} {input.trials} --metrics {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
     rule render_metrics:
         """The metrics of all systems as a page."""
@@ -165,7 +165,7 @@ if CONVERSION:
         params:
             title=f"Conversion, run {config['run']}",
         shell:
-            "python {input.code[0]} {input.metrics} --title {params.title:q} --output {output}"
+            "python {input.code[0]:q} {input.metrics} --title {params.title:q} --output {output}"
             " 2> >(tee {log} >&2)"
 
     rule render_listening:
@@ -198,7 +198,7 @@ if CONVERSION:
             pairs=CONVERSION["listening_pairs"],
             title=f"Listening, run {config['run']}",
         shell:
-            "python {input.code[0]} {input.converted} --manifest {input.manifest}"
+            "python {input.code[0]:q} {input.converted} --manifest {input.manifest}"
             " --metrics {input.metrics}"
             " --title {params.title:q} --pairs {params.pairs} --output {output}"
             " 2> >(tee {log} >&2)"
@@ -230,7 +230,7 @@ if CONVERSION:
             config=subtree("", "run"),
             run=config["run"],
         shell:
-            "python {input.code[0]} --title {params.run} --ssl {input.ssl}"
+            "python {input.code[0]:q} --title {params.run} --ssl {input.ssl}"
             " --speaker {input.speaker} --eta $(dirname {input.eta})"
             " --vocoder $(dirname {input.vocoder}) --metrics {input.metrics} --output {output}"
             " 2> >(tee {log} >&2)"

@@ -33,7 +33,7 @@ rule prematch:
     params:
         config=subtree("", "prematch.topk", "ssl.{ssl}.dtype"),
     shell:
-        "python {input.code[0]} --config {params.config:q} --manifest {input.manifest}"
+        "python {input.code[0]:q} --config {params.config:q} --manifest {input.manifest}"
         " --features {input.features} --output {output} --gpus {resources.gpu}"
         " 2> >(tee {log} >&2)"
 
@@ -67,6 +67,6 @@ rule train_vocoder:
         folder=f"{RESULTS}/vocoder/{{vocoder}}",
         work=f"{RESULTS}/work/train_vocoder/{{vocoder}}",
     shell:
-        "python {input.code[0]} {input.features} --config {params.config:q}"
+        "python {input.code[0]:q} {input.features} --config {params.config:q}"
         " --manifest {input.manifest} --model {input.model} --output-dir {params.folder}"
         " --working-dir {params.work} --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"

@@ -65,6 +65,22 @@ def test_the_det_plot_names_the_error_rate(tmp_path: Path) -> None:
     figures.save_figure(figure, tmp_path / "det.svg")
 
 
+def test_speakers_may_be_named_anything(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(6, 2))
+    figure = figures.plot_umap({"raw": points}, ["a$^$b", "_x", "c"] * 2, "n")
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["_x", r"a\$^\$b", "c"]
+    figures.save_figure(figure, tmp_path / "umap.svg")
+
+
+def test_what_is_drawn_from_many_is_spread_over_all() -> None:
+    assert figures.spread(11, 6).tolist() == [0, 2, 4, 6, 8, 10]
+    assert figures.spread(3, 6).tolist() == [0, 1, 2]
+    drawn = figures.spread(3_999, 2_000)
+    assert (drawn[0], drawn[-1], len(drawn)) == (0, 3_998, 2_000)
+
+
 def test_umap_keeps_utterances_of_a_cluster_together() -> None:
     generator = np.random.default_rng(0)
     centres = np.repeat(np.eye(3) * 5, 15, axis=0)

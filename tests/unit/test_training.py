@@ -11,7 +11,7 @@ from torch import nn
 from etaflow.device import DeviceError
 from etaflow.manifest import read_table
 from etaflow.provenance import fingerprint
-from etaflow.training import TrainingError, _Batches, train, write_history
+from etaflow.training import TrainingError, _alone_in, _Batches, train, write_history
 
 STEPS = 12
 
@@ -205,3 +205,12 @@ def test_fingerprint_changes_with_config_and_content(tmp_path: Path) -> None:
     second.write_text("3")
     assert fingerprint("{}", first, second) == original
     assert len(original) == 16
+
+
+def test_a_training_that_still_runs_elsewhere_is_not_joined(tmp_path: Path) -> None:
+    with (
+        _alone_in(tmp_path / "f"),
+        pytest.raises(TrainingError, match="in use: the same training still runs"),
+    ):
+        run(Regression(), tmp_path)
+    assert run(Regression(), tmp_path)
