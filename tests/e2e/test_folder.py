@@ -101,6 +101,29 @@ def test_a_recording_that_changed_but_kept_its_length_is_seen(place: Path) -> No
     snakemake(place, config)
 
 
+def test_a_corrected_transcript_computes_nothing_again(place: Path) -> None:
+    config = folder_config(place)
+    (place / "speech/all/s1/c0/s1-0.normalized.txt").write_text("Not what was said.")
+    snakemake(place, config, "--", "manifests")
+    assert planned(place, config) == {}
+    table = read_manifest(place / "results/folder/manifests/speech.tsv").set_index("utterance_id")
+    assert table.loc["s1-0", "text"] == "Not what was said."
+
+
+def test_a_linked_folder_is_watched_too(place: Path) -> None:
+    config = folder_config(place)
+    (place / "elsewhere/c0").mkdir(parents=True)
+    soundfile.write(place / "elsewhere/c0/s4-0.wav", voice(130, 1, 4, 16_000), 16_000)
+    (place / "speech/all/s4").symlink_to(place / "elsewhere")
+    (place / "speech/all/dangling.wav").symlink_to(place / "nowhere.wav")
+    assert "build_manifest_speech" in planned(place, config)
+    snakemake(place, config)
+    soundfile.write(place / "elsewhere/c0/s4-1.wav", voice(130, 1, 5, 16_000), 16_000)
+    assert "build_manifest_speech" in planned(place, config)
+    snakemake(place, config)
+    assert planned(place, config) == {}
+
+
 def test_touched_recordings_run_nothing_after_the_manifest(place: Path) -> None:
     config = folder_config(place)
     for path in (place / "speech").rglob("*.wav"):

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from etaflow import VoiceConverter
 from etaflow.audio import read_audio
+from etaflow.cli import app
+from etaflow.converter import ConversionError
 from etaflow.manifest import read_manifest, read_table
 from etaflow.store import Embeddings, FeatureStore
 from tests.workflow_tools import ROOT, changed, planned, small_config, snakemake
@@ -151,6 +154,29 @@ def test_a_bundle_converts_as_the_workflow_does(results: Path, run: Path) -> Non
             read_audio(run / source), [read_audio(run / target["path"].iloc[0])], method=method
         )
         assert len(other) == len(stored)
+
+
+def test_the_command_line_converts(results: Path, run: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(results / "manifests/mini.tsv")
+    source, reference = manifest.iloc[0], manifest.iloc[-1]
+    done = CliRunner().invoke(
+        app,
+        [
+            "convert",
+            str(run / source["path"]),
+            str(run / reference["path"]),
+            *("-o", str(tmp_path / "new" / "out.flac"), "--bundle", str(results / "bundle")),
+            *("--method", "knn-eta"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert "untrained weights; expect noise" in done.output
+    assert len(read_audio(tmp_path / "new" / "out.flac")) == source["num_samples"]
+    (tmp_path / "bundle").mkdir()
+    shutil.copytree(results / "bundle", tmp_path / "bundle", dirs_exist_ok=True)
+    (tmp_path / "bundle/eta/eta.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ConversionError, match="damaged bundle"):
+        VoiceConverter.from_pretrained(tmp_path / "bundle")
 
 
 CHANGES = {
