@@ -27,11 +27,11 @@ run: env
 	@python scripts/show_metrics.py --metrics $(METRICS)
 	@echo "Report: $(REPORT)"
 
-test: env
-	pytest
+test: test-fast
+	pytest -m slow
 
 test-fast: env
-	pytest -m "not slow" tests/unit
+	pytest -m "not slow"
 
 lint: env
 	ruff check .
