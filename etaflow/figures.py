@@ -71,19 +71,18 @@ def plot_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
             and `score`.
     """
     figure, axes = _axes(5.5, 5.0)
-    ticks = np.array([0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99])
+    ticks = np.array([0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99, 0.999])
+    lowest = 5e-4  # rates beyond the axes, 0 among them, are drawn on their edge
     for (system, table), colour in zip(trials.items(), COLOURS * len(trials), strict=False):
         scores, labels = table["score"].to_numpy(float), (table["kind"] == "real").to_numpy(int)
         accept, reject, _ = detection_error_curve(scores, labels)
         rate, _ = equal_error_rate(scores, labels)
-        inside = (accept > 0) & (reject > 0) & (accept < 1) & (reject < 1)
         axes.plot(
-            norm.ppf(accept[inside]),
-            norm.ppf(reject[inside]),
+            *norm.ppf(np.clip([accept, reject], lowest, 1 - lowest)),
             color=colour,
             label=f"{system}, EER {100 * rate:.1f} %",
         )
-    limits = norm.ppf([0.005, 0.995])
+    limits = norm.ppf([lowest, 1 - lowest])
     axes.plot(limits, limits, color="0.7", lw=0.8, zorder=0)
     axes.set(
         xlim=limits,
