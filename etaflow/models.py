@@ -20,17 +20,19 @@ from etaflow.atomic import atomic_directory, write_json
 # The worst of a path comes first.
 WEIGHTS = ("untrained", "published", "trained")
 
-_WAVLM_CONVOLUTIONS = {
-    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
-    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
-    "feat_extract_norm": "layer",
-    "do_stable_layer_norm": True,
-    "conv_bias": True,
+_LARGE_LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+_LARGE = {
+    **_LARGE_LAYOUT,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
 }
-# Keyword arguments of transformers' WavLMConfig; all have WavLM-Large's layout.
-RANDOM_WAVLM: dict[str, dict[str, Any]] = {
+# Keyword arguments of transformers' WavLMConfig and HubertConfig, whose defaults are the base
+# models. The tiny one has WavLM-Large's layout.
+RANDOM_SSL: dict[str, dict[str, Any]] = {
     "wavlm-tiny": {
-        **_WAVLM_CONVOLUTIONS,
+        **_LARGE_LAYOUT,
         "hidden_size": 128,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
@@ -39,6 +41,10 @@ RANDOM_WAVLM: dict[str, dict[str, Any]] = {
         "num_conv_pos_embeddings": 32,
         "num_conv_pos_embedding_groups": 4,
     },
+    "wavlm-base": {},
+    "wavlm-large": _LARGE,
+    "hubert-base": {},
+    "hubert-large": _LARGE,
 }
 # Unused formats of the same weights, which many repositories also hold.
 _OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "tf_model*", "flax_model*"]
@@ -82,13 +88,15 @@ def read_model_info(directory: str | Path) -> tuple[ModelInfo, Path]:
     return info, files
 
 
-def _write_random_wavlm(entry: Mapping[str, Any], directory: Path) -> None:
+def _write_random_ssl(entry: Mapping[str, Any], directory: Path) -> None:
     import torch
-    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+    from transformers import AutoModel, HubertConfig, Wav2Vec2FeatureExtractor, WavLMConfig
 
+    architecture = entry["architecture"]
+    kind = HubertConfig if architecture.startswith("hubert") else WavLMConfig
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entry["seed"])
-        model = WavLMModel(WavLMConfig(**RANDOM_WAVLM[entry["architecture"]]))
+        model = AutoModel.from_config(kind(**RANDOM_SSL[architecture]))
     model.save_pretrained(directory)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(
         directory
@@ -114,10 +122,10 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
     with atomic_directory(directory) as part:
         revision, weights, path = "", "published", "."
         if source == "random":
-            if architecture not in RANDOM_WAVLM:
-                known = ", ".join(RANDOM_WAVLM)
+            if architecture not in RANDOM_SSL:
+                known = ", ".join(RANDOM_SSL)
                 raise ModelError(f"{name}: no random {architecture!r}; there is {known}")
-            _write_random_wavlm(entry, part)
+            _write_random_ssl(entry, part)
             revision, weights = f"seed-{entry['seed']}", "untrained"
         elif source == "huggingface":
             from huggingface_hub import snapshot_download

@@ -12,7 +12,7 @@ import torch
 from speechbrain.utils.importutils import LazyModule
 from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
 
-from etaflow.models import RANDOM_WAVLM, fetch_model
+from etaflow.models import RANDOM_SSL, fetch_model
 
 # SpeechBrain leaves placeholders for optional modules, which fail when hypothesis looks at them.
 for _name, _module in list(sys.modules.items()):
@@ -43,7 +43,7 @@ def wavlm_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_model(folder: Path, kind: str) -> Path:
     """A small WavLM or HuBERT in the layout of the `base` (group norm) or `large` models."""
     torch.manual_seed(1)
-    sizes = dict(RANDOM_WAVLM["wavlm-tiny"])
+    sizes = dict(RANDOM_SSL["wavlm-tiny"])
     if kind.endswith("base"):
         sizes |= {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
     model = (

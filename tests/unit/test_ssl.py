@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from etaflow import ssl
 from etaflow.models import ModelError
 from etaflow.ssl import SSLEncoder
+from etaflow.ssl import encoder as ssl
 
 
 def plain_features(folder: Path, waveform: np.ndarray, layer: int, normalize: bool) -> np.ndarray:

@@ -1,0 +1,247 @@
+"""Self-supervised encoders (WavLM, HuBERT), cut at a layer."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.models import ModelError, ModelInfo, read_model_info
+from etaflow.ssl.layers import Conv, FrontEnd, rearrange
+
+CHUNK_FRAMES, CONTEXT_FRAMES = 3000, 200  # 60 s and 4 s
+
+
+def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model and which weights were missing; the blocks cut off are no news to report."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, loading = AutoModel.from_pretrained(
+            files, config=config, local_files_only=True, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+    return model, loading
+
+
+class SSLEncoder(nn.Module):
+    """The first transformer blocks of a WavLM or HuBERT, up to the deepest layer asked for.
+
+    Layer N is the output of block N before any final norm: `hidden_states[N]` of the full model.
+    An utterance of n samples has floor((n - 400) / 320) + 1 frames; frame i sees the samples
+    320 i to 320 i + 399.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Sequence[int],
+        normalize: bool,
+        precision: str,
+        info: ModelInfo,
+    ) -> None:
+        super().__init__()
+        config = model.config
+        self.layers, self.layer = tuple(layers), max(layers)
+        self.normalize, self.precision, self.info = normalize, precision, info
+        self.dim: int = config.hidden_size
+        self.hop_length = int(np.prod(config.conv_stride))
+        self.field = 1  # receptive field of the convolutions, samples
+        for kernel, stride in zip(
+            reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
+        ):
+            self.field = (self.field - 1) * stride + kernel
+        self.front_end = FrontEnd(model.feature_extractor, self.hop_length, self.field)
+        self.projection, self.encoder = model.feature_projection, model.encoder
+        positions = self.encoder.pos_conv_embed
+        parametrize.remove_parametrizations(positions.conv, "weight")  # computed once, not always
+        positions.conv = Conv(positions.conv)
+        rearrange(self)
+        self._outputs: dict[int, torch.Tensor] = {}
+        for layer in self.layers:
+            self.encoder.layers[layer - 1].register_forward_hook(self._keep(layer))
+
+    def _keep(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._outputs[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        layer: int | Sequence[int] = 6,
+        normalize: bool = False,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+    ) -> "SSLEncoder":
+        """Load a fetched model folder and keep its first blocks.
+
+        Args:
+            source: a folder with `model.json` (see `etaflow.models`).
+            layer: the layer that `encode` gives, or several for `encode_layers`; from 1 to the
+                model's depth.
+            normalize: bring each waveform to zero mean and unit variance first. The published
+                kNN-VC vocoders expect False, Eta-WavLM normalises.
+            device: where to compute.
+            precision: `float32`, or `float16`: products in half precision where PyTorch's autocast
+                finds that safe, for GPUs.
+
+        Raises:
+            ValueError: the model has fewer blocks, or the precision is another.
+            ModelError: a weight of these blocks is missing.
+        """
+        if precision not in ("float32", "float16"):
+            raise ValueError(f"precision {precision!r}: allowed are float32 and float16")
+        info, files = read_model_info(source)
+        config = AutoConfig.from_pretrained(files, local_files_only=True)
+        layers = [layer] if isinstance(layer, int) else sorted(set(layer))
+        depth = config.num_hidden_layers
+        if not layers or not 1 <= layers[0] <= layers[-1] <= depth:
+            asked = ", ".join(map(str, layers))
+            raise ValueError(f"{info.name} has layers 1 to {depth}, asked for {asked or 'none'}")
+        config.num_hidden_layers = layers[-1]
+        config.layerdrop = 0.0
+        model, loading = _load_quietly(files, config)
+        missing = [key for key in loading["missing_keys"] if key != "masked_spec_embed"]
+        if missing:
+            raise ModelError(
+                f"{info.name}: {len(missing)} weight(s) missing in {files}, the first is "
+                f"{sorted(missing)[0]}"
+            )
+        encoder = cls(model, layers, normalize, precision, info)
+        return encoder.eval().requires_grad_(False).to(device)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a waveform of `num_samples` at 16 kHz."""
+        return max(0, (num_samples - self.field) // self.hop_length + 1)
+
+    def batches(self, lengths: Sequence[int], max_seconds: float) -> Iterable[list[int]]:
+        """Indices of waveforms in batches of similar length, longest first.
+
+        A batch holds at most `max_seconds` with its padding, or a single waveform.
+        """
+        max_samples = int(max_seconds * SAMPLE_RATE)
+        batch: list[int] = []
+        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+            if batch and lengths[batch[0]] * (len(batch) + 1) > max_samples:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _spans(self, num_samples: int) -> list[tuple[int, int, int, int]]:
+        """Chunks of a waveform: samples from, to, and the frames of the chunk to keep, from, to.
+
+        A chunk keeps `CHUNK_FRAMES` frames and sees `CONTEXT_FRAMES` more on each side. A waveform
+        of less than a chunk and its context is one chunk.
+        """
+        total, hop = self.num_frames(num_samples), self.hop_length
+        if total <= CHUNK_FRAMES + CONTEXT_FRAMES:
+            return [(0, num_samples, 0, total)]
+        spans = []
+        for first in range(0, total, CHUNK_FRAMES):
+            last = min(first + CHUNK_FRAMES, total)
+            start, stop = max(0, first - CONTEXT_FRAMES), min(total, last + CONTEXT_FRAMES)
+            # Frame i sees the samples hop i to hop i + field - 1.
+            end = num_samples if stop == total else (stop - 1) * hop + self.field
+            spans.append((start * hop, end, first - start, last - start))
+        return spans
+
+    def encode(
+        self,
+        waveforms: Sequence[Waveform],
+        sample_rate: int = SAMPLE_RATE,
+        max_batch_seconds: float = 60.0,
+    ) -> list[torch.Tensor]:
+        """Features (frames, D) float32 of each waveform (T,), the same alone or in company.
+
+        They are those of the deepest layer; for the rest see `encode_layers`.
+        """
+        encoded = self.encode_layers(waveforms, sample_rate, max_batch_seconds)
+        return [features[self.layer] for features in encoded]
+
+    def encode_layers(
+        self,
+        waveforms: Sequence[Waveform],
+        sample_rate: int = SAMPLE_RATE,
+        max_batch_seconds: float = 60.0,
+    ) -> list[dict[int, torch.Tensor]]:
+        """Features (frames, D) float32 of each layer of each waveform (T,), in one pass.
+
+        A waveform of more than 64 s is encoded in chunks of 60 s with 4 s of context on each side,
+        so that memory stays bounded however long it is: attention is quadratic in the length.
+
+        Raises:
+            ValueError: another rate than 16 kHz, or a waveform too short for one frame.
+        """
+        if sample_rate != SAMPLE_RATE:
+            raise ValueError(f"expected {SAMPLE_RATE} Hz, got {sample_rate} Hz; resample first")
+        for waveform in waveforms:
+            if self.num_frames(len(waveform)) < 1:
+                raise ValueError(
+                    f"a waveform of {len(waveform)} samples is too short for one frame"
+                )
+        chunks = [
+            (number, *span)
+            for number, waveform in enumerate(waveforms)
+            for span in self._spans(len(waveform))
+        ]
+        scales = [self._mean_and_scale(torch.from_numpy(waveform)) for waveform in waveforms]
+        features = [
+            {layer: torch.empty(self.num_frames(len(waveform)), self.dim) for layer in self.layers}
+            for waveform in waveforms
+        ]
+        lengths = [stop - start for _, start, stop, _, _ in chunks]
+        for batch in self.batches(lengths, max_batch_seconds):
+            inputs = []
+            for number, start, stop, _, _ in (chunks[index] for index in batch):
+                mean, scale = scales[number]
+                inputs.append((torch.from_numpy(waveforms[number][start:stop]) - mean) * scale)
+            for layer, hidden in self._encode_batch(inputs).items():
+                for row, index in enumerate(batch):
+                    number, start, _, first, last = chunks[index]
+                    to = start // self.hop_length + first
+                    features[number][layer][to : to + last - first] = hidden[row, first:last]
+        return features
+
+    def _mean_and_scale(self, waveform: torch.Tensor) -> tuple[float, float]:
+        """What normalisation takes off a waveform, and then multiplies it with."""
+        if not self.normalize:
+            return 0.0, 1.0
+        # The statistics of Wav2Vec2FeatureExtractor, over the waveform's own length.
+        variance, mean = torch.var_mean(waveform, correction=0)
+        return float(mean), float(1 / torch.sqrt(variance + 1e-7))
+
+    @torch.inference_mode()
+    def _encode_batch(self, waveforms: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Each layer's output (B, T, D) float32 on the CPU, with padding."""
+        device = next(self.parameters()).device
+        half = self.precision == "float16"
+        with (
+            torch.autocast(device.type, torch.float16, enabled=half),
+            # Convolutions in TF32, PyTorch's default, would be off by 1e-3.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
+            found = [self.front_end(waveform.to(device)) for waveform in waveforms]
+            counts = torch.tensor([len(frames) for frames in found], device=device)
+            hidden = self.projection(pad_sequence(found, batch_first=True))
+            if isinstance(hidden, tuple):  # WavLM's gives what it was made from, too
+                hidden = hidden[0]
+            frames = torch.arange(hidden.shape[1], device=device)
+            mask = None if (counts == counts[0]).all() else frames < counts[:, None]
+            self.encoder(hidden, attention_mask=mask)
+        outputs, self._outputs = self._outputs, {}
+        return {layer: output.float().cpu() for layer, output in outputs.items()}
