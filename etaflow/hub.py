@@ -1,8 +1,8 @@
 """Model repositories of the Hugging Face Hub: what is needed of one, fetched, resumed, verified.
 
-huggingface_hub's own `snapshot_download` throws a file away that did not come whole, and reads
-neither its checksum; so the listing, the addresses and the transfer are the library's, and which
-files to take and when to try again is decided here.
+huggingface_hub's `snapshot_download` throws away what came of a file when it is interrupted, and
+does not verify checksums. So the listing, the transfer and the cache are the library's; which files
+to take, where to go on and when to try again is decided here.
 """
 
 import os
@@ -133,17 +133,18 @@ def _fetch_file(repo: str, revision: str, file: RepoFile, path: Path, endpoint: 
 
 
 def _copy_cached(repo: str, revision: str, architecture: str, directory: Path) -> bool:
-    """Take the repository from the Hub's cache on this machine, if it is there."""
+    """Take the repository from the Hub's cache on this machine, if all that is needed is there."""
     try:
         # Nothing is asked to be complete: which files are needed is decided below.
         snapshot = Path(
             snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=[])
         )
-    except LocalEntryNotFoundError:
+        files = [path for path in snapshot.rglob("*") if path.is_file()]
+        names = needed_files([f.relative_to(snapshot).as_posix() for f in files], architecture)
+    except (LocalEntryNotFoundError, HubError):
         return False
     _prepare(directory, [])
-    paths = [path for path in snapshot.rglob("*") if path.is_file()]
-    for name in needed_files([p.relative_to(snapshot).as_posix() for p in paths], architecture):
+    for name in names:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(snapshot / name, directory / name)
     return True
@@ -161,7 +162,7 @@ def _advice(error: Exception, repo: str, revision: str) -> str:
     if status == 404:
         return "it, or one of its files, is not there (404): check `repo` and `revision`"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, and it is not in the Hub's cache on this machine"
+        return "HF_HUB_OFFLINE is set, and the Hub's cache on this machine has not all of it"
     return f"{str(error) or type(error).__name__}. Run again to resume"
 
 
@@ -171,8 +172,8 @@ def fetch_repository(
     """Fetch what `architecture` needs of a repository into `directory`.
 
     A file that is there is kept if its checksum is the Hub's, one that is there in part is resumed.
-    Files that are in the Hub's cache on this machine are copied from it, and without a network the
-    cache alone will do.
+    Files that are in the Hub's cache on this machine are copied from it; where the Hub cannot be
+    asked, or refuses, the cache alone will do.
 
     Args:
         repo: `owner/name`.
@@ -189,11 +190,10 @@ def fetch_repository(
         try:
             tree = HfApi(endpoint=endpoint).list_repo_tree(repo, recursive=True, revision=revision)
             listed = {file.path: file for file in tree if isinstance(file, RepoFile)}
-        except (HTTPError, OfflineModeIsEnabled) as error:
-            answered = isinstance(error, HfHubHTTPError) and not _transient(error)
-            if answered or not _copy_cached(repo, revision, architecture, directory):
-                raise
-            return
+        except (HTTPError, OfflineModeIsEnabled):
+            if _copy_cached(repo, revision, architecture, directory):
+                return
+            raise
         files = [listed[path] for path in needed_files(listed, architecture)]
         _prepare(directory, files)
         for file in files:

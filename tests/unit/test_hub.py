@@ -361,6 +361,13 @@ def test_a_hub_out_of_reach_is_named_unless_the_cache_will_do(tmp_path: Path, ca
     assert contents(tmp_path) == FILES
 
 
+def test_a_refusal_to_list_leaves_the_cache(server: Hub, tmp_path: Path, cache: Path) -> None:
+    put_in_cache(cache, FILES)
+    server.faults = [Fault(REVISION, 401)]
+    fetch(server, tmp_path)
+    assert contents(tmp_path) == FILES
+
+
 def fetch_by_script(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     entry = {"source": "huggingface", "architecture": "wavlm", "repo": REPO, "revision": REVISION}
     return subprocess.run(
@@ -399,8 +406,8 @@ def test_without_a_network_the_cache_will_do(tmp_path: Path, cache: Path) -> Non
     done = fetch_by_script(tmp_path, **offline)
     assert done.returncode != 0
     assert (
-        "ModelError: mine: someone/model of the Hugging Face Hub: HF_HUB_OFFLINE is set, and it is "
-        "not in the Hub's cache on this machine" in done.stderr
+        "ModelError: mine: someone/model of the Hugging Face Hub: HF_HUB_OFFLINE is set, and the "
+        "Hub's cache on this machine has not all of it" in done.stderr
     )
     assert not (tmp_path / "mine/model.json").exists()
     put_in_cache(cache, FILES | {"pytorch_model.bin": b"pickle"})
@@ -413,9 +420,13 @@ def test_without_a_network_the_cache_will_do(tmp_path: Path, cache: Path) -> Non
 
 def test_half_of_a_model_in_the_cache_is_not_a_model(tmp_path: Path, cache: Path) -> None:
     put_in_cache(cache, {"config.json": b"{}"})
+    part = tmp_path / ".mine.part/model.safetensors.0.incomplete"
+    part.parent.mkdir()
+    part.touch()
     done = fetch_by_script(tmp_path, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache))
-    assert "there is no model*.safetensors or pytorch_model*.bin" in done.stderr
+    assert "the Hub's cache on this machine has not all of it" in done.stderr
     assert not (tmp_path / "mine").exists()
+    assert part.exists()  # to be resumed when there is a network
 
 
 NO_NETWORK = """
