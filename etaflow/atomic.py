@@ -48,19 +48,24 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary directory; it takes the place of `path` if the block ends well."""
+def atomic_directory(path: str | Path, resume: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary directory; it takes the place of `path` if the block ends well.
+
+    With `resume` it is not empty: it holds what earlier blocks left that did not end well.
+    """
     path = Path(path)
     part = part_path(path)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    if not resume:
+        shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(exist_ok=True)
     try:
         yield part
         if path.exists():
             shutil.rmtree(path)
         os.replace(part, path)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        if not resume:
+            shutil.rmtree(part, ignore_errors=True)
         raise
 
 

@@ -46,8 +46,6 @@ RANDOM_SSL: dict[str, dict[str, Any]] = {
     "hubert-base": {},
     "hubert-large": _LARGE,
 }
-# Unused formats of the same weights, which many repositories also hold.
-_OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "tf_model*", "flax_model*"]
 
 
 class ModelError(ValueError):
@@ -115,11 +113,14 @@ def _fingerprint(directory: Path) -> str:
 def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> ModelInfo:
     """Bring a model of the registry into `directory`, whole or not at all.
 
+    An interrupted download is resumed by the next call; see `etaflow.hub.fetch_repository`.
+
     Raises:
-        ModelError: the source or architecture is unknown, or the folder of a `path` is missing.
+        ModelError: the source or architecture is unknown, the folder of a `path` is missing, or
+            the repository cannot be fetched.
     """
     source, architecture = entry["source"], entry["architecture"]
-    with atomic_directory(directory) as part:
+    with atomic_directory(directory, resume=source == "huggingface") as part:
         revision, weights, path = "", "published", "."
         if source == "random":
             if architecture not in RANDOM_SSL:
@@ -128,15 +129,13 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
             _write_random_ssl(entry, part)
             revision, weights = f"seed-{entry['seed']}", "untrained"
         elif source == "huggingface":
-            from huggingface_hub import snapshot_download
+            from etaflow.hub import HubError, fetch_repository
 
             revision = entry["revision"]
-            snapshot_download(
-                entry["repo"],
-                revision=revision,
-                local_dir=part,
-                ignore_patterns=_OTHER_FRAMEWORKS,
-            )
+            try:
+                fetch_repository(entry["repo"], revision, architecture, part)
+            except HubError as error:
+                raise ModelError(f"{name}: {error}") from error
         elif source == "path":
             folder = Path(entry["path"]).expanduser().resolve()
             if not folder.is_dir():

@@ -80,6 +80,13 @@ def misfits(config):
             known = ", ".join(sorted(allowed))
             yield f"{place} = {name!r}: a model of architecture {architecture}; allowed: {known}"
 
+    for name, entry in config["corpora"].items():
+        if entry["kind"] == "voxceleb1" and not (entry.get("root") or entry.get("key_env")):
+            yield (
+                f"corpora.{name}: VoxCeleb1 has no open download. Of a copy that you have, say "
+                "`root: FOLDER`; else register at https://mm.kaist.ac.kr/datasets/voxceleb for a key "
+                "of your own, `export VOXCELEB_KEY=…`, and say `key_env: VOXCELEB_KEY`"
+            )
     for name, entry in config["ssl"].items():
         yield from kind(f"ssl.{name}.model", entry["model"], SSL_ENCODERS)
     for name, entry in config["eta"].items():
@@ -267,7 +274,7 @@ def corpus_root(corpus):
 def fetched_part(wildcards):
     """The part of a corpus's entry that says what to fetch."""
     entry = config["corpora"][wildcards.corpus]
-    keys = ["kind", "subsets"]
+    keys = ["kind", "subsets", "key_env"]
     if entry["kind"] == "mini":
         keys += ["speakers", "sentences", "seed"]
     return json.dumps({key: entry[key] for key in keys if key in entry}, sort_keys=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from etaflow.corpora.archives import fetch_archive
+from etaflow.corpora.archives import Part, fetch_archive
 from etaflow.corpora.base import (
     CorpusError,
     Listing,
@@ -51,9 +51,9 @@ def fetch_subsets(
         if subset not in checksums:
             raise ValueError(f"{name} has no subset {subset!r}; it has {', '.join(checksums)}")
     for subset in subsets:
-        fetch_archive(
-            f"{url}/{subset}.tar.gz", checksums[subset], root, contents=root / name / subset
-        )
+        archive = f"{subset}.tar.gz"
+        part = Part(f"{url}/{archive}", archive, checksums[subset])
+        fetch_archive([part], root, contents=root / name / subset)
 
 
 def published_split(subset: str, config: Mapping[str, Any]) -> str | None:

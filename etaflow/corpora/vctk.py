@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etaflow.corpora.archives import fetch_archive
+from etaflow.corpora.archives import Part, fetch_archive
 from etaflow.corpora.base import Listing, corpus_folder
 from etaflow.corpora.folder import list_tree
 
@@ -24,7 +24,7 @@ PATTERN = r"(?P<speaker>[^/]+)/(?P<utterance>[^/]+)_mic2"
 
 def fetch(root: Path, config: Mapping[str, Any], url: str = URL, checksum: str = CHECKSUM) -> None:
     """Fetch the corpus into `root/VCTK-Corpus-0.92`, see `fetch_archive`."""
-    fetch_archive(url, checksum, root, contents=root / NAME)
+    fetch_archive([Part(url, f"{NAME}.zip", checksum)], root, contents=root / NAME)
 
 
 def recordings(root: Path, config: Mapping[str, Any]) -> Listing:

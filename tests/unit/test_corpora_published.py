@@ -3,13 +3,18 @@
 import hashlib
 import io
 import re
+import socket
+import stat
 import tarfile
 import threading
+import time
+import traceback
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -26,6 +31,7 @@ from etaflow.corpora import (
     libritts,
     recordings,
     vctk,
+    voxceleb,
 )
 
 
@@ -36,6 +42,9 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.log: list[tuple[str, str, str | None]] = []
         self.cut_after: int | None = None
+        self.status: list[int] = []  # of the next downloads; 0 drops the connection
+        self.knows_ranges = True
+        self.content_type = "application/octet-stream"
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -55,10 +64,21 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         wanted = self.headers.get("Range")
         self.server.log.append((self.command, self.path, wanted))
+        if body and self.server.status:
+            status = self.server.status.pop(0)
+            if status:
+                self.send_error(status)
+            else:
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7)
+                )
+            return
         whole = self.server.files.get(self.path)
         if whole is None:
             self.send_error(404)
             return
+        if not self.server.knows_ranges:
+            wanted = None
         start = int(re.findall(r"\d+", wanted)[0]) if wanted else 0
         if start >= len(whole):
             self.send_response(416)
@@ -68,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(whole) - start))
+        self.send_header("Content-Type", self.server.content_type)
         self.end_headers()
         if body:
             self.wfile.write(whole[start : self.server.cut_after])
@@ -84,6 +105,14 @@ def server() -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that would have been waited between tries."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
 
 
 def audio(file_format: str, rate: int) -> bytes:
@@ -198,6 +227,70 @@ def test_a_download_cut_short_says_so_and_resumes(
     assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
 
 
+def test_a_broken_connection_is_tried_again_where_it_broke(
+    server: Server,
+    archive: bytes,
+    tmp_path: Path,
+    waits: list[float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "dev-clean.tar.gz").write_bytes(archive[:1000])
+    server.status = [0, 503, 0]
+    get(server, tmp_path, archive)
+    assert [line for line in server.log if line[0] == "GET"] == [
+        ("GET", "/dev-clean.tar.gz", "bytes=1000-")
+    ] * 4
+    assert waits == [2, 4, 8]
+    said = capsys.readouterr().err
+    assert "dev-clean.tar.gz: try 1 of 5 failed at byte 1000: " in said
+    assert "try 2 of 5 failed at byte 1000: HTTP Error 503: Service Unavailable; the next" in said
+    assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
+
+
+def test_tries_are_counted_from_the_last_that_brought_something(
+    server: Server, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = len(archive) // 12 + 1
+    answer = Handler.answer
+
+    def cut(handler: Handler, body: bool) -> None:
+        wanted = handler.headers.get("Range")
+        handler.server.cut_after = step + (int(wanted[6:-1]) if wanted else 0)
+        answer(handler, body)
+
+    monkeypatch.setattr(Handler, "answer", cut)
+    get(server, tmp_path, archive)
+    assert sum(line[0] == "GET" for line in server.log) == 12
+    assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_is_not_tried_again(
+    server: Server, archive: bytes, tmp_path: Path, waits: list[float], status: int
+) -> None:
+    server.status = [status]
+    with pytest.raises(CorpusError, match=f"HTTP Error {status}"):
+        get(server, tmp_path, archive)
+    assert waits == []
+    assert sum(line[0] == "GET" for line in server.log) == 1
+
+
+def test_a_server_that_cannot_resume_starts_anew(
+    server: Server, archive: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "dev-clean.tar.gz").write_bytes(archive[:1000])
+    server.knows_ranges = False
+    get(server, tmp_path, archive)
+    assert (tmp_path / "LibriSpeech/dev-clean/.completed").exists()
+
+
+def test_a_web_page_is_no_archive(server: Server, archive: bytes, tmp_path: Path) -> None:
+    server.content_type = "text/html; charset=utf-8"
+    with pytest.raises(CorpusError, match=r"gave a web page in place of dev-clean\.tar\.gz"):
+        get(server, tmp_path, archive)
+    assert not (tmp_path / "dev-clean.tar.gz").exists()
+
+
 def test_wrong_checksum(server: Server, archive: bytes, tmp_path: Path) -> None:
     expected = sha256(b"something else")
     with pytest.raises(CorpusError) as caught:
@@ -308,6 +401,169 @@ def test_vctk(server: Server, tmp_path: Path) -> None:
     assert list(manifest.speaker_id) == ["p225", "s5"]
     assert list(manifest.text) == ["Please call Stella.", ""]
     assert len(rejected) == 0
+
+
+def test_a_zip_stays_inside(server: Server, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        opened.writestr("../../evil.txt", "evil")
+        opened.writestr(f"{tmp_path}/evil.txt", "evil")
+        link = zipfile.ZipInfo("link")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        opened.writestr(link, str(tmp_path))
+    server.files["/VCTK-Corpus-0.92.zip"] = content = buffer.getvalue()
+    config, root = {**CONFIG, "kind": "vctk"}, tmp_path / "corpora/vctk"
+    vctk.fetch(root, config, f"{server.url}/VCTK-Corpus-0.92.zip", sha256(content))
+    assert [path.name for path in tmp_path.iterdir()] == ["corpora"]
+    assert [path.name for path in (tmp_path / "corpora").iterdir()] == ["vctk"]
+    folder = root / "VCTK-Corpus-0.92"
+    assert (folder / "evil.txt").read_text() == "evil"
+    assert (folder / "link").read_text() == str(tmp_path)
+    assert not (folder / "link").is_symlink()
+
+
+KEY = "se/cret+key"
+VOXCELEB: dict[str, Any] = {"kind": "voxceleb1", "key_env": "A_KEY", "shards": 1, "seed": 0}
+
+
+@pytest.fixture
+def voxceleb_archives(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """On the server: the archive of two speakers in three pieces, and that of a test speaker."""
+    monkeypatch.setenv("A_KEY", KEY + "\n")
+    wav = audio("WAV", 16_000)
+    zips = []
+    for speakers in (["id10001", "id11251"], ["id10270"]):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as opened:
+            for speaker in speakers:
+                opened.writestr(f"wav/{speaker}/-x_Y1/00001.wav", wav)
+        zips.append(buffer.getvalue())
+    dev, test = zips
+    third = len(dev) // 3
+    pieces = {"partaa": dev[:third], "partab": dev[third : 2 * third], "partac": dev[2 * third :]}
+    archives = {"dev": pieces, "test": {"test.zip": test}}
+    for files in archives.values():
+        for name, content in files.items():
+            server.files[f"/voxceleb?key={quote(KEY, safe='')}&file={name}"] = content
+    return {
+        folder: {name: sha256(content) for name, content in files.items()}
+        for folder, files in archives.items()
+    }
+
+
+def test_voxceleb1_is_fetched_with_a_key(
+    server: Server, voxceleb_archives: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    voxceleb.fetch(tmp_path, VOXCELEB, f"{server.url}/voxceleb", voxceleb_archives)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dev", "test"]
+    manifest, rejected = build_manifest(VOXCELEB, tmp_path)
+    columns = ["utterance_id", "speaker_id", "session_id", "split"]
+    assert manifest[columns].to_numpy().tolist() == [
+        ["id10001--x_Y1-00001", "id10001", "-x_Y1", "train"],
+        ["id10270--x_Y1-00001", "id10270", "-x_Y1", "test"],
+        ["id11251--x_Y1-00001", "id11251", "-x_Y1", "train"],
+    ]
+    assert len(rejected) == 0
+    requests = len(server.log)
+    voxceleb.fetch(tmp_path, {**VOXCELEB, "key_env": "UNSET"}, server.url, voxceleb_archives)
+    assert len(server.log) == requests
+
+
+def test_a_fetch_of_voxceleb1_goes_on_where_it_ended(
+    server: Server, voxceleb_archives: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    url = f"{server.url}/voxceleb"
+    # Killed while pieces came, then while the joined archive was unpacked.
+    first = next(iter(server.files.values()))
+    (tmp_path / "partaa").write_bytes(first)
+    server.status = [403]
+    with pytest.raises(CorpusError, match=r"403: Forbidden.*is the key in A_KEY right"):
+        voxceleb.fetch(tmp_path, VOXCELEB, url, voxceleb_archives)
+    assert (tmp_path / "partaa").read_bytes() == first
+    dev = b"".join(list(server.files.values())[:3])
+    (tmp_path / "dev.joined").write_bytes(dev)
+    server.log.clear()
+    voxceleb.fetch(tmp_path, VOXCELEB, url, voxceleb_archives)
+    assert {path.rpartition("=")[2] for _, path, _ in server.log} == {"test.zip"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dev", "test"]
+
+
+@pytest.mark.parametrize("fault", ["refused", "cut", "damaged", "page", "full", "gone"])
+def test_the_key_is_never_shown(
+    server: Server,
+    voxceleb_archives: dict[str, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    url = f"{server.url}/voxceleb"
+    if fault == "refused":
+        server.status = [403]
+    elif fault == "cut":
+        server.cut_after = 10
+    elif fault == "damaged":
+        voxceleb_archives["dev"]["partaa"] = sha256(b"")
+    elif fault == "page":
+        server.content_type = "text/html"
+    elif fault == "full":
+        usage = archives.shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    else:
+        url = "http://127.0.0.1:9/voxceleb"
+    with pytest.raises(CorpusError) as caught:
+        voxceleb.fetch(tmp_path, VOXCELEB, url, voxceleb_archives)
+    shown = "".join(traceback.format_exception(caught.value)) + str(capfd.readouterr())
+    shown += caplog.text + repr(archives.Part(f"{url}?key={KEY}", "name", "0"))
+    assert "/voxceleb" in shown
+    assert "A_KEY" in shown
+    for secret in (KEY, quote(KEY, safe="")):
+        assert secret not in shown
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY.encode() not in written
+
+
+def test_a_key_that_is_not_set_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("A_KEY", raising=False)
+    with pytest.raises(CorpusError, match=r"variable A_KEY is not set.*mm\.kaist\.ac\.kr"):
+        fetch(VOXCELEB, tmp_path / "voxceleb1")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("dev/wav", "test/wav"),
+        ("wav", "wav"),
+        ("vox1_dev_wav/wav", "vox1_test_wav/wav"),
+        (".", "."),
+    ],
+)
+def test_copies_of_voxceleb1_in_the_layouts_that_people_have(
+    tmp_path: Path, folders: tuple[str, str]
+) -> None:
+    dev, test = (tmp_path / folder for folder in folders)
+    paths = {
+        dev / "id10269/v/00001.wav": "train",
+        test / "id10270/v/00001.wav": "test",
+        test / "id10309/v/00002.wav": "test",
+        dev / "id10310/v/00001.wav": "train",
+        dev / "id00012/v/00001.wav": None,  # VoxCeleb2
+        dev / "noise.wav": None,
+    }
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = {item.path: getattr(item, "split", None) for item in recordings(VOXCELEB, tmp_path)}
+    assert found == paths
+    own = {**VOXCELEB, "split": {"by": "session", "test_fraction": 0.5}}
+    assert {getattr(item, "split", None) for item in recordings(own, tmp_path)} == {None}
+
+
+def test_the_test_speakers_of_voxceleb1_are_forty() -> None:
+    assert len(voxceleb.TEST_SPEAKERS) == 40
 
 
 def test_a_transcript_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:

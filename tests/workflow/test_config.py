@@ -60,6 +60,26 @@ def test_a_root_that_needs_a_folder_says_how_to_give_it(tmp_path: Path) -> None:
     assert "'/nowhere' is not a folder" in snakemake(tmp_path, config, "--dry-run", ok=False)
 
 
+def test_voxceleb1_needs_a_copy_or_a_key(tmp_path: Path) -> None:
+    config = load_config()
+    entry = {"kind": "voxceleb1", "seed": 0, "shards": 1}
+    config["corpora"]["vox"] = entry
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "corpora.vox: VoxCeleb1 has no open download" in output
+    assert "https://mm.kaist.ac.kr/datasets/voxceleb" in output
+    assert "`root: FOLDER`" in output
+    assert "`key_env: VOXCELEB_KEY`" in output
+    for key in ("root", "key_env"):
+        config["corpora"]["vox"] = entry | {key: "HERE"}
+        output = snakemake(tmp_path, config, "manifests", "--dry-run")
+        assert "build_manifest_vox" in output
+        assert ("resources/corpora/vox/fetched.json" in output) == (key == "key_env")
+    config["corpora"]["vox"] = entry | {"key": "a-secret"}
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "allowed are: key_env, kind, root, seed, shards, split" in output
+    assert "a-secret" not in output
+
+
 @pytest.mark.parametrize("preset", ["config", "folder", "librispeech"])
 def test_presets_plan_without_a_network(tmp_path: Path, preset: str) -> None:
     config = load_config(preset)
