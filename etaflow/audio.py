@@ -5,6 +5,9 @@ Waveforms are mono float32 numpy arrays (T,) in [-1, 1] at `SAMPLE_RATE` unless 
 
 import hashlib
 import struct
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +150,29 @@ def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Wavef
     if not np.isfinite(waveform).all():
         raise AudioError(path, "NaN or infinite samples")
     return resample(waveform, rate, sample_rate or rate)
+
+
+def read_ahead(
+    batches: Iterable[Sequence[str | Path]], threads: int = 2
+) -> Iterator[list[Waveform]]:
+    """The waveforms of each batch of files, at 16 kHz; the next batch is read meanwhile.
+
+    Decoding and resampling leave Python's lock, so threads do, and need no second PyTorch each.
+
+    Raises:
+        AudioError: as `read_audio`, at the batch of the file.
+    """
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[list[Future[Waveform]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append([pool.submit(read_audio, path) for path in batch])
+            if len(waiting) > 1:
+                yield [reading.result() for reading in waiting.popleft()]
+        while waiting:
+            yield [reading.result() for reading in waiting.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_suffix(path: Path) -> None:

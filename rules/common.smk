@@ -68,7 +68,15 @@ def dangling_references(config):
 
 
 SPEAKER_ENCODERS = {"resemblyzer", "ecapa"}
-SSL_ENCODERS = {"wavlm", "hubert", "wavlm-tiny"}
+SSL_ENCODERS = {
+    "wavlm",
+    "hubert",
+    "wavlm-tiny",
+    "wavlm-base",
+    "wavlm-large",
+    "hubert-base",
+    "hubert-large",
+}
 
 
 def misfits(config):
@@ -194,6 +202,21 @@ def shard_files(stage, corpus, ssl, layer):
     """All shards of `features` or `prematch`."""
     folder = f"{RESULTS}/{stage}/{corpus}/{ssl}-l{layer}"
     return [f"{folder}/{shard}.h5" for shard in shards(corpus)]
+
+
+def layers_together():
+    """The layers of each entry of `ssl` that one pass makes, where the config lists any."""
+    return {name: entry["together"] for name, entry in config["ssl"].items() if "together" in entry}
+
+
+def ssl_of_single_layers():
+    """A wildcard constraint: any `ssl`, unless a layer follows that is made together with others."""
+
+    def elsewhere(name):
+        layers = "|".join(str(layer) for layer in layers_together().get(name, []))
+        return f"(?!-l(?:{layers})/)" if layers else ""
+
+    return "|".join(re.escape(name) + elsewhere(name) for name in config["ssl"]) or "none"
 
 
 def features_of(section):

@@ -1,7 +1,10 @@
 """Features: WavLM or HuBERT cut at a layer, one HDF5 file a shard.
 
 Needs the manifest of the shard and the model. Makes `features/{corpus}/{ssl}-l{layer}/{shard}.h5`.
+Layers that the config lists as `together` come from one pass through the model.
 """
+
+DUMP_KEYS = "normalize", "dtype", "batch_seconds", "precision"
 
 
 rule features:
@@ -26,6 +29,8 @@ rule dump_features:
         f"{LOGS}/dump_features/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/dump_features/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.tsv"
+    wildcard_constraints:
+        ssl=ssl_of_single_layers(),
     conda:
         "../envs/etaflow.yaml"
     threads: 1
@@ -34,8 +39,43 @@ rule dump_features:
         mem_mb=8000,
         runtime="8h",
     params:
-        config=subtree("ssl.{ssl}", "normalize", "dtype", "batch_seconds"),
+        config=subtree("ssl.{ssl}", *DUMP_KEYS),
     shell:
         "python {input.code[0]:q} --config {params.config:q} --layer {wildcards.layer}"
         " --manifest {input.manifest} --model {input.model} --output {output}"
-        " --gpus {resources.gpu} 2> >(tee {log} >&2)"
+        " --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
+
+
+for ssl in layers_together():
+
+    rule:
+        name:
+            f"dump_features_{ssl}"
+        input:
+            code=source("dump_features"),
+            manifest=f"{RESULTS}/manifests/{{corpus}}/{{shard}}.tsv",
+            model=ssl_model(ssl),
+        output:
+            expand(
+                f"{RESULTS}/features/{{{{corpus}}}}/{ssl}-l{{layer}}/{{{{shard}}}}.h5",
+                layer=layers_together()[ssl],
+            ),
+        log:
+            f"{LOGS}/dump_features/{{corpus}}/{ssl}/{{shard}}.log",
+        benchmark:
+            f"{BENCHMARKS}/dump_features/{{corpus}}/{ssl}/{{shard}}.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=8000,
+            runtime="8h",
+        params:
+            config=subtree(f"ssl.{ssl}", *DUMP_KEYS),
+            layers=" ".join(f"--layer {layer}" for layer in layers_together()[ssl]),
+            outputs=lambda w, output: " ".join(f"--output {file}" for file in output),
+        shell:
+            "python {input.code[0]:q} --config {params.config:q} {params.layers}"
+            " --manifest {input.manifest} --model {input.model} {params.outputs}"
+            " --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from etaflow.models import fetch_model
+from etaflow.fetching import fetch_model
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from etaflow import eta
+from etaflow.fetching import fetch_model
 from etaflow.knn import prematch
-from etaflow.models import fetch_model
 from etaflow.ssl import SSLEncoder
 
 TURNS = 5

@@ -12,7 +12,7 @@ import torch
 from speechbrain.utils.importutils import LazyModule
 from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
 
-from etaflow.models import RANDOM_SSL, fetch_model
+from etaflow.fetching import RANDOM_SSL, fetch_model
 
 # SpeechBrain leaves placeholders for optional modules, which fail when hypothesis looks at them.
 for _name, _module in list(sys.modules.items()):

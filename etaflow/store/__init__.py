@@ -7,7 +7,7 @@ stored bytes.
 """
 
 from etaflow.store.embeddings import Embeddings, unit_rows
-from etaflow.store.files import FeatureMeta, Floats, StoreError
+from etaflow.store.files import FeatureMeta, Floats, StoreError, require_room
 from etaflow.store.reader import FeatureStore
 from etaflow.store.writer import FeatureWriter
 
@@ -18,5 +18,6 @@ __all__ = [
     "FeatureWriter",
     "Floats",
     "StoreError",
+    "require_room",
     "unit_rows",
 ]

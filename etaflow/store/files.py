@@ -1,5 +1,6 @@
 """What the HDF5 files of the store have in common."""
 
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,15 @@ def tables_checksum(file: h5py.File) -> int:
     for name in ("utterance_id", "speaker_id"):
         value = zlib.crc32("\n".join(read_strings(file[name])).encode(), value)
     return value
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Raise `StoreError` unless the disk of `folder` has `needed` bytes free for `what`."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreError(
+            f"{folder}: {what} need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        )
 
 
 @contextmanager

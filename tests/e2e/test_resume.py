@@ -44,7 +44,12 @@ def test_a_killed_dump_goes_on_to_the_same_bytes(tmp_path: Path, wavlm_tiny: Pat
     write_manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path / "0000.tsv")
 
     def dump(output: Path) -> subprocess.Popen[str]:
-        config = {"normalize": False, "dtype": "float16", "batch_seconds": 6}
+        config = {
+            "normalize": False,
+            "dtype": "float16",
+            "batch_seconds": 6,
+            "precision": "float32",
+        }
         return subprocess.Popen(
             [
                 sys.executable,

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from etaflow.models import ModelError, fetch_model, read_model_info, worst_weights
+from etaflow.fetching import fetch_model
+from etaflow.models import ModelError, read_model_info, worst_weights
 
 
 def test_a_random_model_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

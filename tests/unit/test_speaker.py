@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from etaflow.models import ModelError, fetch_model
+from etaflow.fetching import fetch_model
+from etaflow.models import ModelError
 from etaflow.speaker import load_speaker_encoder
 
 

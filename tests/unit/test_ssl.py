@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from etaflow.models import ModelError
-from etaflow.ssl import SSLEncoder
+from etaflow.ssl import SSLEncoder, layers
 from etaflow.ssl import encoder as ssl
 
 
@@ -112,3 +112,45 @@ def test_chunks_cover_every_frame_once(wavlm_tiny: Path) -> None:
             assert last <= encoder.num_frames(stop - start)
             kept += last - first
         assert kept == encoder.num_frames(samples)
+
+
+def test_several_layers_come_from_one_pass(ssl_model: Path, waveforms: list) -> None:
+    together = SSLEncoder.from_pretrained(ssl_model, [3, 1])
+    assert (together.layers, together.layer) == ((1, 3), 3)
+    encoded = together.encode_layers(waveforms)
+    for layer in (1, 3):
+        alone = SSLEncoder.from_pretrained(ssl_model, layer).encode(waveforms)
+        for features, expected in zip(encoded, alone, strict=True):
+            assert set(features) == {1, 3}
+            torch.testing.assert_close(features[layer], expected, atol=1e-5, rtol=1e-5)
+    for features, deepest in zip(encoded, together.encode(waveforms), strict=True):
+        assert torch.equal(features[3], deepest)
+
+
+def test_a_processor_without_avx512_gives_the_same(
+    ssl_model: Path, waveforms: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SSLEncoder.from_pretrained(ssl_model, 4)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    convolved = encoder.encode(waveforms)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    for one, other in zip(convolved, encoder.encode(waveforms), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_of_the_front_end_leave_no_seam(ssl_model: Path) -> None:
+    waveform = np.random.default_rng(0).normal(0, 0.1, 16_000 * 7 + 77).astype(np.float32)
+    (features,) = SSLEncoder.from_pretrained(ssl_model, 1).encode([waveform])
+    reference = plain_features(ssl_model, waveform, 1, normalize=False)
+    assert len(features) > 2 * layers.BLOCK_FRAMES
+    assert np.abs(features.numpy() - reference).max() < 1e-5 * np.abs(reference).max()
+
+
+def test_half_precision_is_close_and_not_the_same(wavlm_tiny: Path, waveforms: list) -> None:
+    full = SSLEncoder.from_pretrained(wavlm_tiny, 3).encode(waveforms)
+    half = SSLEncoder.from_pretrained(wavlm_tiny, 3, precision="float16").encode(waveforms)
+    for one, other in zip(full, half, strict=True):
+        assert other.dtype == torch.float32
+        assert 0 < (one - other).norm() / one.norm() < 5e-3
+    with pytest.raises(ValueError, match="'bfloat16': allowed are float32 and float16"):
+        SSLEncoder.from_pretrained(wavlm_tiny, 3, precision="bfloat16")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from etaflow.audio import write_audio
+from etaflow.fetching import fetch_model
 from etaflow.manifest import COLUMNS, read_table, write_manifest
-from etaflow.models import fetch_model
 from etaflow.store import FeatureMeta, FeatureWriter
 from etaflow.vocoder import Generator
 

@@ -1,0 +1,102 @@
+"""Bringing the models of the registry (see `etaflow.models`) into folders of their own."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from etaflow.atomic import atomic_directory, write_json
+from etaflow.models import ModelError, ModelInfo
+
+_LARGE_LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+_LARGE = {
+    **_LARGE_LAYOUT,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+# Keyword arguments of transformers' WavLMConfig and HubertConfig, whose defaults are the base
+# models. The tiny one has WavLM-Large's layout.
+RANDOM_SSL: dict[str, dict[str, Any]] = {
+    "wavlm-tiny": {
+        **_LARGE_LAYOUT,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "conv_dim": (64,) * 7,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 4,
+    },
+    "wavlm-base": {},
+    "wavlm-large": _LARGE,
+    "hubert-base": {},
+    "hubert-large": _LARGE,
+}
+
+
+def _write_random_ssl(entry: Mapping[str, Any], directory: Path) -> None:
+    import torch
+    from transformers import AutoModel, HubertConfig, Wav2Vec2FeatureExtractor, WavLMConfig
+
+    architecture = entry["architecture"]
+    kind = HubertConfig if architecture.startswith("hubert") else WavLMConfig
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(entry["seed"])
+        model = AutoModel.from_config(kind(**RANDOM_SSL[architecture]))
+    model.save_pretrained(directory)
+    Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(
+        directory
+    )
+
+
+def _fingerprint(directory: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(directory).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> ModelInfo:
+    """Bring a model of the registry into `directory`, whole or not at all.
+
+    An interrupted download is resumed by the next call; see `etaflow.hub.fetch_repository`.
+
+    Raises:
+        ModelError: the source or architecture is unknown, the folder of a `path` is missing, or
+            the repository cannot be fetched.
+    """
+    source, architecture = entry["source"], entry["architecture"]
+    with atomic_directory(directory, resume=source == "huggingface") as part:
+        revision, weights, path = "", "published", "."
+        if source == "random":
+            if architecture not in RANDOM_SSL:
+                known = ", ".join(RANDOM_SSL)
+                raise ModelError(f"{name}: no random {architecture!r}; there is {known}")
+            _write_random_ssl(entry, part)
+            revision, weights = f"seed-{entry['seed']}", "untrained"
+        elif source == "huggingface":
+            from etaflow.hub import HubError, fetch_repository
+
+            revision = entry["revision"]
+            try:
+                fetch_repository(entry["repo"], revision, architecture, part)
+            except HubError as error:
+                raise ModelError(f"{name}: {error}") from error
+        elif source == "path":
+            folder = Path(entry["path"]).expanduser().resolve()
+            if not folder.is_dir():
+                raise ModelError(f"{name}: {folder} is not a folder")
+            revision, weights, path = _fingerprint(folder), entry["weights"], str(folder)
+        elif source == "package":
+            revision = version(architecture)
+        else:
+            raise ModelError(f"{name}: unknown source {source!r}")
+        info = ModelInfo(name, source, architecture, revision, weights, path)
+        write_json(part / "model.json", asdict(info))
+    return info

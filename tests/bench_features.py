@@ -1,0 +1,170 @@
+"""Dumping features: ours against the loop that is published, at WavLM-Large's true size.
+
+The loop runs one file at a time through all 24 layers and keeps one (kNN-VC's
+prematch_dataset.py, s3prl). Weights are random: only the shapes matter here. Each version runs in a
+process of its own, for its peak of memory, and they take turns, so that a machine that slows down
+slows both.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutoModel
+
+from etaflow.atomic import part_path
+from etaflow.audio import check_audio, write_audio
+from etaflow.fetching import fetch_model
+from etaflow.manifest import COLUMNS, write_manifest
+from etaflow.ssl import SSLEncoder
+
+TURNS = 3
+LAYERS = (6, 15)
+BATCH_SECONDS = (60, 240)
+
+
+def recordings(seconds: float, longest: float) -> list[np.ndarray]:
+    """Noise of up to `longest` seconds a piece, `seconds` in all."""
+    generator = np.random.default_rng(0)
+    waveforms, total = [], 0.0
+    while total < seconds:
+        length = generator.uniform(longest / 4, longest)
+        waveforms.append(generator.normal(0, 0.1, int(16_000 * length)).astype(np.float32))
+        total += length
+    return waveforms
+
+
+def peak_megabytes() -> float:
+    """Peak of this process's resident memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run_one(who: str, model: Path, layer: int, batch_seconds: float) -> None:
+    """One version in this process: what it took, as JSON."""
+    waveforms = recordings(60, 16)
+    encode: Callable[[list[np.ndarray]], object]
+    if who == "plain":
+        plain = AutoModel.from_pretrained(model).eval()
+
+        @torch.inference_mode()
+        def encode(waves: list[np.ndarray]) -> object:
+            return [
+                plain(torch.from_numpy(wave)[None], output_hidden_states=True)
+                .hidden_states[layer]
+                .clone()
+                for wave in waves
+            ]
+
+    else:
+        encoder = SSLEncoder.from_pretrained(model, layer)
+
+        def encode(waves: list[np.ndarray]) -> object:
+            return encoder.encode(waves, max_batch_seconds=batch_seconds)
+
+    encode(waveforms[:1])
+    loaded = peak_megabytes()
+    start = time.perf_counter()
+    encode(waveforms)
+    seconds = time.perf_counter() - start
+    audio = sum(map(len, waveforms)) / 16_000
+    print(json.dumps({"rtf": seconds / audio, "memory": peak_megabytes(), "loaded": loaded}))
+
+
+def ask(*arguments: object) -> dict[str, float]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def bench_speed(model: Path) -> None:
+    """Real-time factor (processing time by duration, so lower is faster) and peak of memory."""
+    versions = [("plain", 6, 0)]
+    versions += [("ours", layer, batch) for layer in LAYERS for batch in BATCH_SECONDS]
+    taken: dict[tuple[str, int, int], list[dict[str, float]]] = {each: [] for each in versions}
+    for _ in range(TURNS):
+        for who, layer, batch in versions:
+            taken[who, layer, batch].append(ask(who, model, layer, batch))
+    base = statistics.median(run["rtf"] for run in taken["plain", 6, 0])
+    print(f"| {'WavLM-Large, float32':<34} | real-time factor | plain / ours | peak memory, MB |")
+    print("| --- | --- | --- | --- |")
+    for who, layer, batch in versions:
+        runs = taken[who, layer, batch]
+        name = (
+            "plain loop, any layer"
+            if who == "plain"
+            else f"etaflow, layer {layer}, batches of {batch} s"
+        )
+        rtf = statistics.median(run["rtf"] for run in runs)
+        memory = max(run["memory"] for run in runs)
+        print(f"| {name:<34} | {rtf:16.3f} | {base / rtf:12.1f} | {memory:15.0f} |", flush=True)
+
+
+def anonymous_megabytes(pid: int) -> float:
+    """Memory that is the process's own; the pages of the file it writes are the system's."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
+def bench_flat_memory(model: Path, folder: Path) -> None:
+    """Memory of `dump_features` while it works through 1,000 utterances of one length range."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for index in range(1000):
+        path = folder / f"{index:04d}.wav"
+        length = int(generator.uniform(16_000, 48_000))
+        write_audio(path, generator.normal(0, 0.1, length).astype(np.float32))
+        row = [f"u{index:04d}", "s", "0", "train", str(path), length, 16_000, "", "0000"]
+        rows.append([*row, check_audio(path).checksum])
+    write_manifest(pd.DataFrame(rows, columns=COLUMNS), folder / "0000.tsv")
+    config = {"normalize": False, "dtype": "float16", "batch_seconds": 60, "precision": "float32"}
+    output = folder / "0000.h5"
+    script = Path(__file__).parents[1] / "scripts/dump_features.py"
+    command = [sys.executable, script, "--config", json.dumps(config), "--layer", "6"]
+    command += ["--manifest", folder / "0000.tsv", "--model", model / "model.json"]
+    process = subprocess.Popen(
+        [*map(str, command), "--output", str(output)], stderr=subprocess.DEVNULL
+    )
+    seen: list[tuple[int, float]] = []
+    while process.poll() is None:
+        time.sleep(0.2)
+        try:
+            with h5py.File(part_path(output), locking=False) as file:
+                written = int(file["written"][()].sum())
+            seen.append((written, anonymous_megabytes(process.pid)))
+        except (OSError, KeyError, IndexError):
+            continue  # not begun, or just ended
+    if process.returncode:
+        raise SystemExit(f"dump_features failed with {process.returncode}")
+    print("\nOwn memory of dump_features, layer 6, batches of 60 s, 1,000 utterances of 1 to 3 s:")
+    for first, last in ((1, 250), (250, 500), (500, 750), (750, 1000)):
+        peak = max(memory for count, memory in seen if first <= count < last)
+        print(f"  utterances {first:4d} to {last:4d}: at most {peak:5.0f} MB")
+
+
+def main() -> None:
+    """All of it, with WavLM-Large's shape in a temporary folder."""
+    with tempfile.TemporaryDirectory() as place:
+        model = Path(place) / "wavlm-large"
+        entry = {"source": "random", "architecture": "wavlm-large", "seed": 0}
+        fetch_model("wavlm-large", entry, model)
+        bench_speed(model)
+        bench_flat_memory(model, Path(place))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        who, model, layer, batch = sys.argv[1:]
+        run_one(who, Path(model), int(layer), float(batch))
