@@ -92,5 +92,5 @@ def planned(folder: Path, config: dict[str, Any], root: Path = ROOT) -> dict[str
     if "Nothing to be done" in output:
         return {}
     table = output.split("Job stats:")[-1].split("total")[0]
-    jobs = dict(re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE))
+    jobs = dict(re.findall(r"^(\S+)\s+(\d+)$", table, flags=re.MULTILINE))
     return {rule: int(count) for rule, count in jobs.items() if rule != "all"}

@@ -1,6 +1,7 @@
 """Audio: what is refused and why, resampling, down-mixing, writing."""
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from etaflow.audio import (
     SAMPLE_RATE,
     AudioError,
     check_audio,
+    read_ahead,
     read_audio,
     resample,
     resampled_length,
@@ -193,3 +195,30 @@ def test_a_long_waveform_has_the_announced_length_too() -> None:
     assert (
         len(resample(waveform, 44_100, 16_000)) == 2_097_360 == resampled_length(5_780_846, 44_100)
     )
+
+
+def test_reading_ahead_keeps_the_order_and_stops_at_a_bad_file(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.wav" for index in range(5)]
+    for index, path in enumerate(paths):
+        write_audio(path, np.full(800 * (5 - index), 0.1 * (index + 1), np.float32))
+    asked: list[int] = []
+
+    def batches() -> Iterator[list[Path]]:
+        for number, batch in enumerate([[paths[3], paths[0]], [paths[1]], [paths[4], paths[2]]]):
+            asked.append(number)
+            yield batch
+
+    reading = read_ahead(batches())
+    first = next(reading)
+    assert asked == [0, 1]  # the next one is on its way, and no other
+    assert [len(wave) for wave in first] == [1600, 4000]
+    (second,) = next(reading)
+    np.testing.assert_array_equal(second, read_audio(paths[1]))
+    assert [len(wave) for wave in next(reading)] == [800, 2400]
+    with pytest.raises(StopIteration):
+        next(reading)
+    paths[1].write_bytes(b"RIFF")
+    reading = read_ahead([[paths[0]], [paths[1]]])
+    assert len(next(reading)) == 1
+    with pytest.raises(AudioError, match=r"1\.wav: unreadable"):
+        next(reading)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, load_config, snakemake
+from tests.workflow_tools import ROOT, changed, load_config, planned, snakemake
 
 CASES: list[tuple[str, Any, str]] = [
     ("eta.mini.layer", "three", "eta.mini.layer = 'three': 'three' is not of type 'integer'"),
@@ -127,3 +127,19 @@ def test_every_key_of_the_schema_is_explained() -> None:
     collect(yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8")))
     assert names
     assert sorted(name for name in names if name not in explained) == []
+
+
+@pytest.mark.parametrize(
+    ("together", "jobs"),
+    [
+        ([1, 3], {"dump_features_wavlm-tiny": 4}),
+        ([1, 2], {"dump_features": 4}),
+        ([13, 30], {"dump_features": 4}),
+    ],
+)
+def test_layers_together_are_one_job_and_the_others_their_own(
+    tmp_path: Path, together: list[int], jobs: dict[str, int]
+) -> None:
+    config = changed(load_config(), "ssl.wavlm-tiny.together", together)
+    found = planned(tmp_path, config)
+    assert {rule: count for rule, count in found.items() if "dump" in rule} == jobs
