@@ -48,3 +48,5 @@ format: env
 
 bench: env
 	python tests/bench.py
+	python tests/bench_planning.py
+	python tests/bench_features.py

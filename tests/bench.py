@@ -5,19 +5,15 @@ down slows both. Memory is the peak of traced allocations (numpy), in a turn of 
 """
 
 import statistics
-import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from etaflow import eta
-from etaflow.fetching import fetch_model
 from etaflow.knn import prematch
-from etaflow.ssl import SSLEncoder
 
 TURNS = 5
 
@@ -89,37 +85,7 @@ def bench_prematch() -> None:
     )
 
 
-def bench_features() -> None:
-    """Cut at a layer and in batches, against the full model on one file at a time."""
-    from transformers import AutoModel
-
-    generator = np.random.default_rng(0)
-    waveforms = [
-        generator.normal(0, 0.1, int(16_000 * seconds)).astype(np.float32)
-        for seconds in generator.uniform(1, 4, 40)
-    ]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "wavlm-tiny"
-        entry = {"source": "random", "architecture": "wavlm-tiny", "seed": 0}
-        fetch_model("wavlm-tiny", entry, folder)
-        encoder = SSLEncoder.from_pretrained(folder, layer=1)
-        model = AutoModel.from_pretrained(folder).eval()
-
-    @torch.inference_mode()
-    def plain() -> list[torch.Tensor]:
-        return [
-            model(torch.from_numpy(waveform)[None], output_hidden_states=True).hidden_states[1]
-            for waveform in waveforms
-        ]
-
-    report(
-        "features, wavlm-tiny, layer 1 of 4, 40 files",
-        *median_seconds(lambda: encoder.encode(waveforms), plain),
-    )
-
-
 if __name__ == "__main__":
     print(f"{torch.get_num_threads()} threads; time of ours, of the plain version, plain / ours")
     bench_eta_fit()
     bench_prematch()
-    bench_features()

@@ -7,6 +7,7 @@ slows both.
 """
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -15,15 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional
 from transformers import AutoModel
 
 from etaflow.atomic import part_path
-from etaflow.audio import check_audio, write_audio
+from etaflow.audio import check_audio, read_audio, write_audio
 from etaflow.fetching import fetch_model
 from etaflow.manifest import COLUMNS, write_manifest
 from etaflow.ssl import SSLEncoder
@@ -50,8 +53,11 @@ def peak_megabytes() -> float:
 
 
 def run_one(who: str, model: Path, layer: int, batch_seconds: float) -> None:
-    """One version in this process: what it took, as JSON."""
+    """One version in this process: what it took, as JSON. `long` is one file of so many minutes."""
     waveforms = recordings(60, 16)
+    if who == "long":
+        length = int(batch_seconds * 60 * 16_000)
+        waveforms = [np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32)]
     encode: Callable[[list[np.ndarray]], object]
     if who == "plain":
         plain = AutoModel.from_pretrained(model).eval()
@@ -71,7 +77,7 @@ def run_one(who: str, model: Path, layer: int, batch_seconds: float) -> None:
         def encode(waves: list[np.ndarray]) -> object:
             return encoder.encode(waves, max_batch_seconds=batch_seconds)
 
-    encode(waveforms[:1])
+    encode([waveforms[0][:16_000]])
     loaded = peak_megabytes()
     start = time.perf_counter()
     encode(waveforms)
@@ -152,6 +158,58 @@ def bench_flat_memory(model: Path, folder: Path) -> None:
         print(f"  utterances {first:4d} to {last:4d}: at most {peak:5.0f} MB")
 
 
+def spoken(seconds: float) -> list[np.ndarray]:
+    """Recordings of ETAFLOW_SPEECH_DIR, a speaker after another; noise where there is none."""
+    folder = os.environ.get("ETAFLOW_SPEECH_DIR")
+    if not folder:
+        return recordings(seconds, 10)
+    waveforms: list[np.ndarray] = []
+    for path in sorted(Path(folder).glob("LibriSpeech/**/*.flac")):
+        waveforms.append(read_audio(path))
+        if sum(map(len, waveforms)) > seconds * 16_000:
+            break
+    return waveforms
+
+
+def bench_long_files(model: Path) -> None:
+    """Chunks against the whole file where that is possible, and memory for an hour."""
+    waveform = np.concatenate(spoken(120))[: 120 * 16_000]
+    print("\nA file of 120 s in chunks of 60 s with 4 s of context, against the whole file:")
+    for layer in LAYERS:
+        encoder = SSLEncoder.from_pretrained(model, layer)
+        (chunked,) = encoder.encode([waveform])
+        with mock.patch("etaflow.ssl.encoder.CHUNK_FRAMES", 10**6):
+            (whole,) = encoder.encode([waveform])
+        error = (chunked - whole).norm(dim=1) / whole.norm(dim=1)
+        cosine = functional.cosine_similarity(chunked, whole)
+        print(
+            f"  layer {layer:2d}: relative error {error.median():.1e} median, {error.max():.1e} at "
+            f"most; cosine at least {cosine.min():.6f}"
+        )
+    short, hour = (ask("long", model, 6, minutes) for minutes in (1, 60))
+    alone = 3600 * (16_000 + 50 * 1024) * 4 / 1e6
+    print(
+        f"  an hour, layer 6: {hour['memory']:.0f} MB at most, {short['memory']:.0f} MB for a "
+        f"minute; the hour's waveform and features alone are {alone:.0f} MB"
+    )
+
+
+def bench_half_precision(model: Path) -> None:
+    """How many of the 4 nearest neighbours stay the same."""
+    waveforms = spoken(60)
+    found = {}
+    for precision in ("float32", "float16"):
+        encoder = SSLEncoder.from_pretrained(model, 6, precision=precision)
+        unit = [functional.normalize(each, dim=1) for each in encoder.encode(waveforms)]
+        pool = torch.cat(unit[1:])
+        found[precision] = (unit[0] @ pool.t()).topk(4, dim=1).indices
+    both = (found["float32"][:, :, None] == found["float16"][:, None, :]).any(dim=2)
+    print(
+        f"\nfloat16 against float32, layer 6: {100 * both.float().mean():.1f} % of the 4 nearest "
+        f"neighbours of {len(both)} frames are the same"
+    )
+
+
 def main() -> None:
     """All of it, with WavLM-Large's shape in a temporary folder."""
     with tempfile.TemporaryDirectory() as place:
@@ -160,11 +218,13 @@ def main() -> None:
         fetch_model("wavlm-large", entry, model)
         bench_speed(model)
         bench_flat_memory(model, Path(place))
+        bench_long_files(model)
+        bench_half_precision(model)
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
     else:
-        who, model, layer, batch = sys.argv[1:]
-        run_one(who, Path(model), int(layer), float(batch))
+        version, folder, layer, batch = sys.argv[1:]
+        run_one(version, Path(folder), int(layer), float(batch))
