@@ -234,6 +234,7 @@ def test_edited_code_runs_what_imports_it(run: Path, tmp_path: Path) -> None:
             for rule in (
                 "dump_features",
                 "embed_speakers",
+                "gather_embeddings",
                 "fit_pca",
                 "fit_eta",
                 "build_manifest_mini",
@@ -251,4 +252,4 @@ def test_edited_code_runs_what_imports_it(run: Path, tmp_path: Path) -> None:
     assert jobs() == {"fit_eta"}
     # fit_pca imports etaflow.eta, which imports etaflow.atomic, as do fetch_model and others.
     (project / "etaflow/speaker/resemblyzer.py").open("a").write("\n# edited\n")
-    assert jobs() == {"embed_speakers", "fit_pca", "fit_eta"}
+    assert jobs() == {"embed_speakers", "gather_embeddings", "fit_pca", "fit_eta"}

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +18,6 @@ def test_every_item_is_in_one_batch_and_padding_counts(lengths: list[int], limit
     for batch in batches:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= limit
     # No two neighbours could have been one.
-    for one, other in zip(batches, batches[1:], strict=False):
+    for one, other in pairwise(batches):
         assert max(lengths[i] for i in one) * (len(one) + 1) > limit
         assert min(lengths[i] for i in one) >= max(lengths[i] for i in other)

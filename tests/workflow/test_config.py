@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, load_config, snakemake
+from tests.workflow_tools import ROOT, changed, load_config, planned, snakemake
 
 CASES: list[tuple[str, Any, str]] = [
     ("eta.mini.layer", "three", "eta.mini.layer = 'three': 'three' is not of type 'integer'"),
@@ -107,3 +107,8 @@ def test_every_key_of_the_schema_is_explained() -> None:
     collect(yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8")))
     assert names
     assert sorted(name for name in names if name not in explained) == []
+
+
+def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, changed(load_config(), "corpora.mini.shards", 7))
+    assert (jobs["dump_features"], jobs["embed_speakers"], jobs["gather_embeddings"]) == (7, 7, 1)
