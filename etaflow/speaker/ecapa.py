@@ -64,7 +64,7 @@ class Ecapa:
         """Continue each utterance of (B, C, T) by its mirror image, over the padding.
 
         SpeechBrain's convolutions extend their input so at its ends; in a batch they would see the
-        padding of all utterances but the longest.
+        padding of all utterances but the longest, and embeddings be up to 2 % off.
         """
         (values,) = inputs
         rows = torch.arange(len(values), device=values.device)[:, None]
