@@ -1,21 +1,26 @@
-"""Speaker embeddings of a whole corpus.
+"""Speaker embeddings: one file a shard, joined to one a corpus.
 
-Needs the manifest and the encoder. Makes `embeddings/{corpus}/{encoder}.h5`.
+Needs the manifest of the shard and the encoder. Makes `embeddings/{corpus}/{encoder}/{shard}.h5` and
+`embeddings/{corpus}/{encoder}.h5`, which the other stages read.
 """
 
 
+localrules:
+    gather_embeddings,
+
+
 rule embed_speakers:
-    """Embed each utterance once, and average each speaker."""
+    """Embed every utterance of a shard, in batches of similar length."""
     input:
         code=source("embed_speakers"),
-        manifest=f"{RESULTS}/manifests/{{corpus}}.recordings.tsv",
+        manifest=f"{RESULTS}/manifests/{{corpus}}/{{shard}}.tsv",
         model=lambda w: model(w.encoder),
     output:
-        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}.h5",
+        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}/{{shard}}.h5",
     log:
-        f"{LOGS}/embed_speakers/{{corpus}}/{{encoder}}.log",
+        f"{LOGS}/embed_speakers/{{corpus}}/{{encoder}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/embed_speakers/{{corpus}}/{{encoder}}.tsv"
+        f"{BENCHMARKS}/embed_speakers/{{corpus}}/{{encoder}}/{{shard}}.tsv"
     conda:
         "../envs/etaflow.yaml"
     threads: 1
@@ -25,4 +30,25 @@ rule embed_speakers:
         runtime="8h",
     shell:
         "python {input.code[0]:q} --manifest {input.manifest} --model {input.model}"
-        " --output {output} --gpus {resources.gpu} 2> >(tee {log} >&2)"
+        " --output {output} --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
+
+
+rule gather_embeddings:
+    """Join the shards of a corpus, and average each speaker."""
+    input:
+        code=source("gather_embeddings"),
+        shards=lambda w: expand(
+            f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}/{{shard}}.h5",
+            shard=shards(w.corpus),
+            **w,
+        ),
+    output:
+        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}.h5",
+    log:
+        f"{LOGS}/gather_embeddings/{{corpus}}/{{encoder}}.log",
+    benchmark:
+        f"{BENCHMARKS}/gather_embeddings/{{corpus}}/{{encoder}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    shell:
+        "python {input.code[0]:q} {input.shards} --output {output} 2> >(tee {log} >&2)"

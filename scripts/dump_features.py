@@ -15,6 +15,7 @@ import typer
 import etaflow
 from etaflow.atomic import part_path
 from etaflow.audio import SAMPLE_RATE, read_ahead, resampled_length
+from etaflow.batches import similar_lengths
 from etaflow.device import select_device
 from etaflow.manifest import read_manifest
 from etaflow.progress import bar
@@ -62,7 +63,7 @@ def dump(
     # Batches are made up as before a kill, so that the result is the same to the bit.
     batches = [
         batch
-        for batch in encoder.batches(lengths, batch_seconds)
+        for batch in similar_lengths(lengths, int(batch_seconds * SAMPLE_RATE))
         if not left.isdisjoint(ids[index] for index in batch)
     ]
 

@@ -1,5 +1,6 @@
 """Planning LibriSpeech-960 (281,241 utterances, 64 shards) with the manifests already there."""
 
+import re
 import resource
 import subprocess
 import sys

@@ -14,10 +14,15 @@ from transformers import HubertConfig, HubertModel, WavLMConfig, WavLMModel
 
 from etaflow.fetching import RANDOM_SSL, fetch_model
 
-# SpeechBrain leaves placeholders for optional modules, which fail when hypothesis looks at them.
-for _name, _module in list(sys.modules.items()):
-    if isinstance(_module, LazyModule):
-        del sys.modules[_name]
+
+def remove_placeholders() -> None:
+    """Remove what SpeechBrain leaves for optional modules; hypothesis fails when it looks at it."""
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, LazyModule):
+            del sys.modules[name]
+
+
+remove_placeholders()
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,12 +15,13 @@ class SpeakerEncoder(Protocol):
     """Embeds utterances; an utterance gets the same embedding alone and in a batch."""
 
     info: ModelInfo
+    dim: int
 
     def embed(self, waveforms: Sequence[Waveform]) -> Floats:
         """Embeddings (U, V) float32 of mono 16 kHz waveforms (T,).
 
         Raises:
-            ValueError: an embedding is not finite.
+            ValueError: a waveform is too short, or an embedding is not finite.
         """
         ...
 

@@ -20,6 +20,7 @@ class Resemblyzer:
     def __init__(self, info: ModelInfo, device: torch.device) -> None:
         self.info = info
         self.encoder = VoiceEncoder(device, verbose=False).eval()
+        self.dim: int = self.encoder.linear.out_features
 
     def _partials(self, waveform: Waveform) -> Floats:
         """Mel spectrograms (partials, 160, 40) of 1.6 s windows, as `embed_utterance` cuts them."""

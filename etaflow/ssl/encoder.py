@@ -1,6 +1,6 @@
 """Self-supervised encoders (WavLM, HuBERT), cut at a layer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import logging
 
 from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.batches import similar_lengths
 from etaflow.models import ModelError, ModelInfo, read_model_info
 from etaflow.ssl.layers import Conv, FrontEnd, rearrange
 
@@ -127,21 +128,6 @@ class SSLEncoder(nn.Module):
         """Frames of a waveform of `num_samples` at 16 kHz."""
         return max(0, (num_samples - self.field) // self.hop_length + 1)
 
-    def batches(self, lengths: Sequence[int], max_seconds: float) -> Iterable[list[int]]:
-        """Indices of waveforms in batches of similar length, longest first.
-
-        A batch holds at most `max_seconds` with its padding, or a single waveform.
-        """
-        max_samples = int(max_seconds * SAMPLE_RATE)
-        batch: list[int] = []
-        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-            if batch and lengths[batch[0]] * (len(batch) + 1) > max_samples:
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
-
     def _spans(self, num_samples: int) -> list[tuple[int, int, int, int]]:
         """Chunks of a waveform: samples from, to, and the frames of the chunk to keep, from, to.
 
@@ -205,7 +191,7 @@ class SSLEncoder(nn.Module):
             for waveform in waveforms
         ]
         lengths = [stop - start for _, start, stop, _, _ in chunks]
-        for batch in self.batches(lengths, max_batch_seconds):
+        for batch in similar_lengths(lengths, int(max_batch_seconds * SAMPLE_RATE)):
             inputs = []
             for number, start, stop, _, _ in (chunks[index] for index in batch):
                 mean, scale = scales[number]

@@ -2,7 +2,7 @@
 
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,16 @@ import numpy.typing as npt
 FORMAT = "etaflow-features/1"
 Floats = npt.NDArray[np.floating[Any]]
 AGAIN = "delete it and run again"
+# What h5py raises on a damaged file; where a dataset should be, it may find a group.
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+)
 
 
 class StoreError(ValueError):
@@ -45,14 +55,37 @@ def read_meta(file: h5py.File) -> FeatureMeta:
     )
 
 
-def tables_checksum(file: h5py.File) -> int:
-    """CRC-32 of everything in a shard but the frames, which have theirs an utterance."""
-    value = zlib.crc32(repr(read_meta(file)).encode())
-    for name in ("offset", "num_samples", "frame_sum", "frame_square_sum", "checksum"):
-        value = zlib.crc32(np.ascontiguousarray(file[name][()]).data, value)
-    for name in ("utterance_id", "speaker_id"):
+def checksum(values: npt.NDArray[Any], start: int = 0) -> int:
+    """CRC-32 of an array's bytes, which goes on from `start`."""
+    return zlib.crc32(np.ascontiguousarray(values).data, start)
+
+
+def contents_checksum(
+    file: h5py.File, header: str, arrays: Mapping[str, npt.DTypeLike], strings: Sequence[str]
+) -> int:
+    """CRC-32 of a header and of some datasets.
+
+    The arrays are read as the type that they should have: a damaged file may claim another for
+    unchanged bytes.
+    """
+    value = zlib.crc32(header.encode())
+    for name, dtype in arrays.items():
+        value = checksum(np.asarray(file[name][()], dtype), value)
+    for name in strings:
         value = zlib.crc32("\n".join(read_strings(file[name])).encode(), value)
     return value
+
+
+def tables_checksum(file: h5py.File) -> int:
+    """CRC-32 of everything in a shard but the frames, which have theirs an utterance."""
+    arrays = {
+        "offset": np.int64,
+        "num_samples": np.int64,
+        "frame_sum": np.float64,
+        "frame_square_sum": np.float64,
+        "checksum": np.uint32,
+    }
+    return contents_checksum(file, repr(read_meta(file)), arrays, ("utterance_id", "speaker_id"))
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:
@@ -75,7 +108,7 @@ def open_complete(path: Path, expected_format: str) -> Iterator[h5py.File]:
             yield file
     except StoreError:
         raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+    except UNREADABLE as error:
         raise StoreError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from error
 
 

@@ -1,7 +1,6 @@
 """Reading features."""
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,11 @@ import numpy.typing as npt
 from etaflow.store.files import (
     AGAIN,
     FORMAT,
+    UNREADABLE,
     FeatureMeta,
     Floats,
     StoreError,
+    checksum,
     open_complete,
     read_meta,
     read_strings,
@@ -52,6 +53,8 @@ class FeatureStore(Mapping[str, Floats]):
             with open_complete(path, FORMAT) as file:
                 if file.attrs.get("tables_checksum") != tables_checksum(file):
                     raise StoreError(f"{path}: damaged (its tables fail their checksum); {AGAIN}")
+                if file["frames"].dtype not in (np.float16, np.float32):
+                    raise StoreError(f"{path}: damaged (frames of {file['frames'].dtype}); {AGAIN}")
                 meta = read_meta(file)
                 for name, value in (expect or {}).items():
                     if getattr(meta, name) != value:
@@ -108,11 +111,11 @@ class FeatureStore(Mapping[str, Floats]):
                 self._files[number] = h5py.File(self._paths[number], "r")
             frames = self._files[number]["frames"]
             expected = self._checksums.get(utterance_id)
-            if expected is not None and zlib.crc32(frames[first:last].data) != expected:
+            if expected is not None and checksum(frames[first:last]) != expected:
                 raise OSError(f"the frames of {utterance_id} fail their checksum")
             self._checksums.pop(utterance_id, None)
             return np.asarray(frames[first + start : end], dtype=np.float32)
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise StoreError(f"{self._paths[number]}: damaged ({error}); {AGAIN}") from error
 
     def __getstate__(self) -> dict[str, Any]:

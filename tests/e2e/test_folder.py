@@ -86,6 +86,7 @@ def test_a_new_recording_touches_its_shard_only(place: Path) -> None:
     jobs = planned(place, config)
     assert jobs["dump_features"] == 1
     assert jobs["embed_speakers"] == 1
+    assert jobs["gather_embeddings"] == 1
     assert "build_manifest_speech" not in jobs
     snakemake(place, config)
     assert planned(place, config) == {}
@@ -97,7 +98,8 @@ def test_a_recording_that_changed_but_kept_its_length_is_seen(place: Path) -> No
     samples, rate = soundfile.read(path)
     soundfile.write(path, samples[::-1], rate)
     snakemake(place, config, "--", "manifests")
-    assert planned(place, config)["dump_features"] == 1
+    jobs = planned(place, config)
+    assert (jobs["dump_features"], jobs["embed_speakers"]) == (1, 1)
     snakemake(place, config)
 
 

@@ -59,6 +59,21 @@ def test_features_are_those_of_the_audio(results: Path, run: Path) -> None:
     np.testing.assert_allclose(store.frame_sum[u], exact.sum(axis=0), rtol=1e-3, atol=1e-3)
 
 
+def test_embeddings_are_those_of_the_audio_in_order_of_the_manifest(
+    results: Path, run: Path
+) -> None:
+    from etaflow.speaker import load_speaker_encoder
+
+    table = read_manifest(results / "manifests/mini.tsv")
+    embeddings = Embeddings.read(results / "embeddings/mini/resemblyzer.h5")
+    assert embeddings.utterance_ids == list(table["utterance_id"])
+    assert embeddings.speaker_ids == list(table["speaker_id"])
+    assert embeddings.weights == "published"
+    encoder = load_speaker_encoder(run / "resources/models/resemblyzer")
+    alone = encoder.embed([read_audio(run / table["path"].iloc[7])])
+    np.testing.assert_allclose(embeddings.vectors[[7]], alone, atol=1e-5)
+
+
 def test_the_eta_fit_leaves_no_linear_trace_of_the_speaker(results: Path) -> None:
     from etaflow.eta import EtaModel
 
@@ -234,6 +249,7 @@ def test_edited_code_runs_what_imports_it(run: Path, tmp_path: Path) -> None:
             for rule in (
                 "dump_features",
                 "embed_speakers",
+                "gather_embeddings",
                 "fit_pca",
                 "fit_eta",
                 "build_manifest_mini",
@@ -251,4 +267,4 @@ def test_edited_code_runs_what_imports_it(run: Path, tmp_path: Path) -> None:
     assert jobs() == {"fit_eta"}
     # fit_pca imports etaflow.eta, which imports etaflow.atomic, as do fetch_model and others.
     (project / "etaflow/speaker/resemblyzer.py").open("a").write("\n# edited\n")
-    assert jobs() == {"embed_speakers", "fit_pca", "fit_eta"}
+    assert jobs() == {"embed_speakers", "gather_embeddings", "fit_pca", "fit_eta"}

@@ -1,4 +1,4 @@
-"""A dump that is killed goes on where it was, to the same bytes."""
+"""A dump or an embedding that is killed goes on where it was, to the same bytes."""
 
 import json
 import os
@@ -15,17 +15,21 @@ import pytest
 
 from etaflow.audio import check_audio, write_audio
 from etaflow.manifest import COLUMNS, write_manifest
+from tests.unit.test_speaker import ecapa_folder
 from tests.workflow_tools import ROOT
 
 pytestmark = pytest.mark.slow
+UTTERANCES = 60
 
 
-def test_a_killed_dump_goes_on_to_the_same_bytes(tmp_path: Path, wavlm_tiny: Path) -> None:
+def noise_manifest(folder: Path, seconds: int) -> Path:
+    """A shard of noise, each utterance a little longer than the one before."""
     generator = np.random.default_rng(0)
     rows = []
-    for index in range(60):
-        path = tmp_path / f"{index}.wav"
-        write_audio(path, generator.normal(0, 0.1, 48_000 + 37 * index).astype(np.float32))
+    for index in range(UTTERANCES):
+        path = folder / f"{index}.wav"
+        length = 16_000 * seconds + 37 * index
+        write_audio(path, generator.normal(0, 0.1, length).astype(np.float32))
         info = check_audio(path)
         rows.append(
             [
@@ -41,58 +45,61 @@ def test_a_killed_dump_goes_on_to_the_same_bytes(tmp_path: Path, wavlm_tiny: Pat
                 info.checksum,
             ]
         )
-    write_manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path / "0000.tsv")
+    write_manifest(pd.DataFrame(rows, columns=COLUMNS), folder / "0000.tsv")
+    return folder / "0000.tsv"
 
-    def dump(output: Path) -> subprocess.Popen[str]:
-        config = {
-            "normalize": False,
-            "dtype": "float16",
-            "batch_seconds": 6,
-            "precision": "float32",
-        }
+
+def written(output: Path) -> int:
+    try:
+        # HDF5's lock would keep the writer out.
+        with h5py.File(output.with_name(f".{output.name}.part"), locking=False) as file:
+            return int(file["written"][()].sum())
+    except (OSError, KeyError):
+        return 0
+
+
+def check_resumes(folder: Path, script: str, *arguments: str | Path) -> None:
+    """Kill the script in the middle, run it again, and compare with an undisturbed run."""
+
+    def start(output: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "scripts/dump_features.py",
-                "--config",
-                json.dumps(config),
-                "--layer",
-                "3",
-                "--manifest",
-                tmp_path / "0000.tsv",
-                "--model",
-                wavlm_tiny / "model.json",
-                "--output",
-                output,
-            ],
+            [sys.executable, ROOT / "scripts" / script, *arguments, "--output", output],
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def written(output: Path) -> int:
-        try:
-            # HDF5's lock would keep the writer out.
-            with h5py.File(output.with_name(f".{output.name}.part"), locking=False) as file:
-                return int(file["written"][()].sum())
-        except (OSError, KeyError):
-            return 0
-
-    killed = tmp_path / "killed.h5"
-    process = dump(killed)
+    killed = folder / "killed.h5"
+    process = start(killed)
     while written(killed) < 10:
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     done = written(killed)
-    assert 10 <= done < 60
+    assert 10 <= done < UTTERANCES
     assert not killed.exists()
-    process = dump(killed)
+    process = start(killed)
     _, log = process.communicate()
     assert process.returncode == 0, log
-    assert f"{done}/60 utterances" in log
-    undisturbed = tmp_path / "undisturbed.h5"
-    process = dump(undisturbed)
+    assert f"{done}/{UTTERANCES} utterances" in log
+    undisturbed = folder / "undisturbed.h5"
+    process = start(undisturbed)
     _, log = process.communicate()
     assert process.returncode == 0, log
     assert killed.read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_killed_dump_goes_on_to_the_same_bytes(tmp_path: Path, wavlm_tiny: Path) -> None:
+    config = {"normalize": False, "dtype": "float16", "batch_seconds": 6, "precision": "float32"}
+    check_resumes(
+        tmp_path,
+        "dump_features.py",
+        *("--config", json.dumps(config), "--layer", "3"),
+        *("--manifest", noise_manifest(tmp_path, 3), "--model", wavlm_tiny / "model.json"),
+    )
+
+
+def test_killed_embeddings_go_on_to_the_same_bytes(tmp_path: Path) -> None:
+    model = ecapa_folder(tmp_path / "ecapa") / "model.json"
+    manifest = noise_manifest(tmp_path, 12)
+    check_resumes(tmp_path, "embed_speakers.py", "--manifest", manifest, "--model", model)

@@ -1,13 +1,17 @@
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from etaflow.fetching import fetch_model
 from etaflow.models import ModelError
-from etaflow.speaker import load_speaker_encoder
+from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
+from tests.conftest import remove_placeholders
 
 
 def voices(seed: int = 0) -> list[np.ndarray]:
@@ -37,6 +41,16 @@ def test_resemblyzer_in_a_batch_equals_the_package_one_by_one(resemblyzer: Path)
         expected = plain.embed_utterance(preprocess_wav(wave))
         np.testing.assert_allclose(vector, expected, atol=1e-5)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+
+
+def test_resemblyzer_embeds_an_utterance_the_same_whatever_stands_beside_it(
+    resemblyzer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_speaker_encoder(resemblyzer)
+    alone = np.concatenate([encoder.embed([wave]) for wave in voices()])
+    assert alone.shape == (4, encoder.dim)
+    monkeypatch.setattr("etaflow.speaker.resemblyzer.BATCH", 3)  # utterances straddle batches
+    assert relative_errors(encoder.embed(voices()[::-1])[::-1], alone).max() < 1e-5
 
 
 def test_resemblyzer_embeds_what_holds_no_speech(resemblyzer: Path) -> None:
@@ -100,18 +114,89 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     return folder
 
 
-def test_ecapa_equals_speechbrains_own_loading(tmp_path: Path) -> None:
+Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def ecapa(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeakerEncoder, Embed]:
+    """Ours, and SpeechBrain's own loading and embedding of one waveform at a time."""
     from speechbrain.inference.speaker import EncoderClassifier
 
-    folder = ecapa_folder(tmp_path / "ecapa")
+    place = tmp_path_factory.mktemp("ecapa")
+    folder = ecapa_folder(place / "ecapa")
     plain = EncoderClassifier.from_hparams(
-        source=str(folder), savedir=str(tmp_path / "cache"), run_opts={"device": "cpu"}
+        source=str(folder), savedir=str(place / "cache"), run_opts={"device": "cpu"}
     )
-    vectors = load_speaker_encoder(folder).embed(voices())
-    assert vectors.shape == (4, 24)
-    for wave, vector in zip(voices(), vectors, strict=True):
-        expected = plain.encode_batch(torch.from_numpy(wave)[None]).squeeze().numpy()
-        np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
+    remove_placeholders()
+
+    def alone(waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        rows = [plain.encode_batch(torch.from_numpy(wave)[None]) for wave in waveforms]
+        return torch.cat(rows).squeeze(1).numpy()
+
+    return load_speaker_encoder(folder), alone
+
+
+def hard_waveforms(lengths: Sequence[int]) -> list[np.ndarray]:
+    """Noise 100 dB under a click on the last sample.
+
+    The click is loudest in the frame after the last, which a shorter waveform has not.
+    """
+    waves = []
+    for seed, length in enumerate(lengths):
+        noise = np.random.default_rng(seed).normal(0, 1e-5, length)
+        noise[: length // 2] *= 100
+        noise[-1] = 1
+        waves.append(noise.astype(np.float32))
+    return waves
+
+
+def relative_errors(vectors: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vectors - expected, axis=1) / np.linalg.norm(expected, axis=1)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [16_000, 16_001, 15_999, 16_159, 16_160, 16_000],
+        [160 * n for n in (4, 5, 6, 7, 8, 9, 10, 11, 12, 100)],
+        [100_000, 640, 641, 799, 801, 99_999],
+        [48_000 + 37 * n for n in range(12)],  # more than one batch
+        [640],
+    ],
+)
+def test_ecapa_in_a_batch_equals_speechbrain_one_by_one(
+    ecapa: tuple[SpeakerEncoder, Embed], lengths: list[int]
+) -> None:
+    encoder, alone = ecapa
+    for waves in (hard_waveforms(lengths), [wave[::-1].copy() for wave in hard_waveforms(lengths)]):
+        vectors = encoder.embed(waves)
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (len(lengths), encoder.dim) == (len(lengths), 24)
+        assert relative_errors(vectors, alone(waves)).max() < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(640, 30_000), min_size=1, max_size=6))
+def test_ecapa_embeds_any_lengths_together(
+    ecapa: tuple[SpeakerEncoder, Embed], lengths: list[int]
+) -> None:
+    encoder, alone = ecapa
+    waves = hard_waveforms(lengths)
+    assert relative_errors(encoder.embed(waves), alone(waves)).max() < 1e-5
+
+
+def test_ecapa_on_voices_equals_speechbrain(ecapa: tuple[SpeakerEncoder, Embed]) -> None:
+    encoder, alone = ecapa
+    assert relative_errors(encoder.embed(voices()), alone(voices())).max() < 1e-5
+
+
+def test_what_ecapa_cannot_embed_is_named(ecapa: tuple[SpeakerEncoder, Embed]) -> None:
+    encoder, _ = ecapa
+    good = hard_waveforms([2_000, 3_000])
+    with pytest.raises(ValueError, match=r"waveform 1 of 3 has 639 samples; ecapa needs 640"):
+        encoder.embed([good[0], good[1][:639], good[1]])
+    with pytest.raises(ValueError, match="embedding of waveform 2 of 3 is not finite"):
+        encoder.embed([*good, np.full(2_500, np.nan, np.float32)])
 
 
 def test_a_folder_of_another_architecture_is_refused(wavlm_tiny: Path) -> None:

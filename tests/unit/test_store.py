@@ -11,6 +11,7 @@ import pytest
 
 from etaflow.store import (
     Embeddings,
+    EmbeddingWriter,
     FeatureMeta,
     FeatureStore,
     FeatureWriter,
@@ -230,3 +231,204 @@ def test_embeddings_keep_order_and_speaker_means_are_of_unit_vectors(tmp_path: P
         again.rows(["x"])
     with pytest.raises(StoreError, match="NaN or infinite"):
         Embeddings(["a"], ["s"], np.array([[np.nan]]), "e", "published").write(tmp_path / "n.h5")
+
+
+def vector(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=5).astype(np.float32)
+
+
+def embeddings_file(
+    path: Path, names: list[str], speakers: list[str], encoder: str = "e", dim: int = 5
+) -> Embeddings:
+    with EmbeddingWriter(path, names, speakers, dim, encoder, "published") as writer:
+        for seed in reversed(range(len(names))):
+            writer.write(names[seed], vector(seed)[:dim])
+    return Embeddings.read(path)
+
+
+def test_embeddings_written_one_by_one_are_those_written_at_once(tmp_path: Path) -> None:
+    names, speakers = ["b", "a", "ü"], ["s2", "s1", "s2"]
+    written = embeddings_file(tmp_path / "one.h5", names, speakers)
+    expected = np.stack([vector(seed) for seed in range(3)])
+    np.testing.assert_array_equal(written.vectors, expected)
+    assert (written.utterance_ids, written.speaker_ids) == (names, speakers)
+    assert (written.encoder, written.weights) == ("e", "published")
+    Embeddings(names, speakers, expected, "e", "published").write(tmp_path / "all.h5")
+    with h5py.File(tmp_path / "one.h5") as one, h5py.File(tmp_path / "all.h5") as whole:
+        paths: list[str] = []
+        one.visit(paths.append)
+        assert sorted(paths) == [
+            "checksum",
+            "embedding",
+            "speaker_id",
+            "speaker_mean",
+            "speaker_mean/embedding",
+            "speaker_mean/speaker_id",
+            "utterance_id",
+        ]
+        for path in paths:
+            if path != "speaker_mean":
+                np.testing.assert_array_equal(one[path][()], whole[path][()])
+        assert dict(one.attrs) | {"fingerprint": ""} == dict(whole.attrs) | {"fingerprint": ""}
+
+
+KILLED_EMBEDDINGS = """
+import os, signal, sys
+from tests.unit.test_store import vector
+from etaflow.store import EmbeddingWriter
+names = [str(i) for i in range(20)]
+with EmbeddingWriter(sys.argv[1], names, ["s"] * 20, 5, "e", "published") as writer:
+    for done, name in enumerate(writer.remaining):
+        writer.write(name, vector(int(name)))
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_embeddings_go_on_to_the_same_bytes(tmp_path: Path) -> None:
+    path, names = tmp_path / "a.h5", [str(i) for i in range(20)]
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_EMBEDDINGS, path], cwd=ROOT, check=False
+        )
+        assert done.returncode == -signal.SIGKILL
+        with pytest.raises(StoreError, match="not a complete etaflow-embeddings/1"):
+            Embeddings.read(tmp_path / ".a.h5.part")
+    with EmbeddingWriter(path, names, ["s"] * 20, 5, "e", "published") as writer:
+        assert writer.remaining == names[14:]
+        for name in writer.remaining:
+            writer.write(name, vector(int(name)))
+    embeddings_file(tmp_path / "b.h5", names, ["s"] * 20)
+    assert path.read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_other_embeddings_start_over(tmp_path: Path) -> None:
+    def remaining(speakers: list[str], *rest: object) -> list[str]:
+        with (
+            contextlib.suppress(StoreError),
+            EmbeddingWriter(tmp_path / "0.h5", ["a", "b"], speakers, 5, *rest) as writer,
+        ):
+            left = writer.remaining
+            writer.write(left[0], vector(0))
+        return left
+
+    announced = [["s", "s"], "e", "published", "one"]
+    assert remaining(*announced) == ["a", "b"]
+    (tmp_path / "kept").write_bytes((tmp_path / ".0.h5.part").read_bytes())
+    assert remaining(*announced) == ["b"]
+    for place, other in enumerate([["s", "t"], "f", "untrained", "two"]):
+        (tmp_path / ".0.h5.part").write_bytes((tmp_path / "kept").read_bytes())
+        assert remaining(*announced[:place], other, *announced[place + 1 :]) == ["a", "b"]
+
+
+def test_a_flipped_bit_of_embeddings_is_an_error_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "0.h5"
+    expected = embeddings_file(path, ["a", "b", "c"], ["s", "s", "t"])
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        start = file["embedding"].id.get_offset()
+    generator = np.random.default_rng(0)
+    vectors = range(start, start + 3 * 5 * 4)
+    for place in {*vectors, *generator.choice(len(whole), 300, replace=False).tolist()}:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        if place in vectors:
+            with pytest.raises(StoreError, match=r"0\.h5: damaged \(the embedding of [abc] fails"):
+                Embeddings.read(path)
+            continue
+        with contextlib.suppress(StoreError):
+            read = Embeddings.read(path)
+            assert (read.utterance_ids, read.speaker_ids) == (["a", "b", "c"], ["s", "s", "t"])
+            assert (read.encoder, read.weights) == ("e", "published")
+            np.testing.assert_array_equal(read.vectors, expected.vectors)
+
+
+@pytest.mark.parametrize("kind", ["byte order", "integer"])
+def test_another_type_of_the_same_bytes_is_seen(tmp_path: Path, kind: str) -> None:
+    """One flipped bit of a type's description leaves every byte of the data as it was."""
+    for path, name, message in (
+        (tmp_path / "0.h5", "embedding", "the embedding of a fails its checksum"),
+        (tmp_path / "0.h5", "speaker_mean/embedding", "tables fail their checksum"),
+        (tmp_path / "1.h5", "frame_sum", "tables fail their checksum"),
+        (tmp_path / "2.h5", "frames", r"damaged \(frames of "),
+    ):
+        if name.startswith("frame"):
+            write(path, ["a"], [3])
+        else:
+            embeddings_file(path, ["a"], ["s"])
+        with h5py.File(path, "r+") as file:
+            values = file[name][()]
+            del file[name]
+            integer = np.dtype(f"u{values.itemsize}")
+            other = values.dtype.newbyteorder(">") if kind == "byte order" else integer
+            file[name] = values.view(other)
+        with pytest.raises(StoreError, match=message):
+            FeatureStore([path]) if name.startswith("frame") else Embeddings.read(path)
+
+
+def test_wrong_embeddings_are_refused(tmp_path: Path) -> None:
+    def writer() -> EmbeddingWriter:
+        return EmbeddingWriter(tmp_path / "0.h5", ["a"], ["s"], 5, "e", "published")
+
+    with (
+        pytest.raises(StoreError, match=r"a: embedding \(4,\), announced \(5,\)"),
+        writer() as open_,
+    ):
+        open_.write("a", vector(0)[:4])
+    for bad in (np.nan, np.inf):
+        with pytest.raises(StoreError, match="a: NaN or infinite"), writer() as open_:
+            open_.write("a", np.array([1, 2, 3, bad, 5], np.float32))
+    with pytest.raises(StoreError, match=r"1 utterance\(s\) not written"), writer():
+        pass
+    assert not (tmp_path / "0.h5").exists()
+    with pytest.raises(StoreError, match="stands twice"):
+        EmbeddingWriter(tmp_path / "0.h5", ["a", "a"], ["s", "s"], 5, "e", "published")
+
+
+def test_shards_of_embeddings_are_read_as_one_in_order_of_utterance(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.h5" for number in range(3)]
+    embeddings_file(paths[0], ["b", "d"], ["s1", "s1"])
+    empty = embeddings_file(paths[1], [], [])
+    assert empty.vectors.shape == (0, 5)
+    assert empty.speaker_means() == {}
+    embeddings_file(paths[2], ["a", "c"], ["s0", "s2"])
+    whole = Embeddings.read_shards(paths)
+    assert whole.utterance_ids == ["a", "b", "c", "d"]
+    assert whole.speaker_ids == ["s0", "s1", "s2", "s1"]
+    np.testing.assert_array_equal(
+        whole.vectors, np.stack([vector(0), vector(0), vector(1), vector(1)])
+    )
+    assert (whole.encoder, whole.weights) == ("e", "published")
+
+
+def test_shards_of_embeddings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    one = tmp_path / "one.h5"
+    embeddings_file(one, ["a", "b"], ["s", "s"])
+    with pytest.raises(StoreError, match="utterance a is in two shards"):
+        Embeddings.read_shards([one, one])
+    embeddings_file(tmp_path / "other.h5", ["c"], ["t"], "f")
+    with pytest.raises(StoreError, match="2 kinds of embeddings"):
+        Embeddings.read_shards([one, tmp_path / "other.h5"])
+    embeddings_file(tmp_path / "narrow.h5", ["c"], ["t"], dim=4)
+    with pytest.raises(StoreError, match="2 kinds of embeddings"):
+        Embeddings.read_shards([one, tmp_path / "narrow.h5"])
+
+
+def test_gathering_embeddings_needs_no_torch(tmp_path: Path) -> None:
+    embeddings_file(tmp_path / "0.h5", ["b"], ["s"])
+    embeddings_file(tmp_path / "1.h5", ["a"], ["t"])
+    program = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)\n"
+    )
+    script = str(ROOT / "scripts/gather_embeddings.py")
+    arguments = [str(tmp_path / "0.h5"), str(tmp_path / "1.h5"), "--output", str(tmp_path / "e.h5")]
+    subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = {[script, *arguments]}\n{program}"],
+        cwd=ROOT,
+        check=True,
+    )
+    assert Embeddings.read(tmp_path / "e.h5").utterance_ids == ["a", "b"]

@@ -143,3 +143,8 @@ def test_layers_together_are_one_job_and_the_others_their_own(
     config = changed(load_config(), "ssl.wavlm-tiny.together", together)
     found = planned(tmp_path, config)
     assert {rule: count for rule, count in found.items() if "dump" in rule} == jobs
+
+
+def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, changed(load_config(), "corpora.mini.shards", 7))
+    assert (jobs["dump_features"], jobs["embed_speakers"], jobs["gather_embeddings"]) == (7, 7, 1)

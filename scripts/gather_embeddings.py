@@ -1,0 +1,23 @@
+"""Join the speaker embeddings of a corpus's shards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.store import Embeddings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    shards: Annotated[list[Path], typer.Argument(help="HDF5 files of embeddings, a shard each")],
+    output: Annotated[Path, typer.Option(help="HDF5 file to write")],
+) -> None:
+    """Write the embeddings of all shards, in order of utterance id, and each speaker's mean."""
+    Embeddings.read_shards(shards).write(output)
+
+
+if __name__ == "__main__":
+    app()
