@@ -18,6 +18,8 @@ from etaflow.models import ModelError, ModelInfo, read_model_info
 from etaflow.ssl.layers import Conv, FrontEnd, rearrange
 
 CHUNK_FRAMES, CONTEXT_FRAMES = 3000, 200  # 60 s and 4 s
+# On a CPU more at a time is slower: the system maps, and clears, larger memory anew at each layer.
+CPU_BATCH_SECONDS = 16.0
 
 
 def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -190,6 +192,8 @@ class SSLEncoder(nn.Module):
             {layer: torch.empty(self.num_frames(len(waveform)), self.dim) for layer in self.layers}
             for waveform in waveforms
         ]
+        if next(self.parameters()).device.type == "cpu":
+            max_batch_seconds = min(max_batch_seconds, CPU_BATCH_SECONDS)
         lengths = [stop - start for _, start, stop, _, _ in chunks]
         for batch in similar_lengths(lengths, int(max_batch_seconds * SAMPLE_RATE)):
             inputs = []

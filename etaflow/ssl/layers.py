@@ -6,11 +6,16 @@ heavy is a convolution: PyTorch hands those to oneDNN, which uses AVX-512 on eve
 and matrix products to MKL, which keeps to AVX2 on those that are not Intel's.
 """
 
+import os
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+# oneDNN keeps what it compiled for the last 1,024 shapes, more than half a gigabyte when every
+# utterance has its own length. It reads this before its first use.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 # Frames of the front-end computed at a time on a CPU: the first convolution has 64 rows a frame,
 # and memory beyond 32 MB is given back to the system and zeroed again at every step.
