@@ -116,6 +116,20 @@ def explained_variance(
     return np.where(total > 0, 1 - residual / safe, 0.0), float(1 - residual.sum() / total.sum())
 
 
+def draw_frames(frames: npt.NDArray[np.floating[Any]], count: int, key: str, seed: int) -> Array:
+    """At most `count` random frames of an utterance's (T, Q), as the paper fits on (its L).
+
+    Args:
+        frames: (T, Q).
+        count: L.
+        key: the utterance's id: its draw does not depend on the others.
+        seed: of the draw.
+    """
+    generator = np.random.default_rng([seed, *key.encode()])
+    drawn = generator.choice(len(frames), min(count, len(frames)), replace=False)
+    return np.asarray(frames[np.sort(drawn)], np.float64)
+
+
 @dataclass(frozen=True)
 class Pca:
     """Principal components of speaker embeddings; `components` None passes them through."""

@@ -1,8 +1,5 @@
-"""Figures of the report, and the pages that stand in it."""
+"""Figures of the report."""
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +7,6 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import soundfile
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -19,8 +15,6 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from etaflow.atomic import atomic_file
-from etaflow.audio import SAMPLE_RATE, Waveform
-from etaflow.evaluation.tables import METRIC_NOTES, UNTRAINED, in_order
 from etaflow.metrics import detection_error_curve, equal_error_rate
 from etaflow.store import Floats
 
@@ -173,111 +167,63 @@ def plot_umap(maps: Mapping[str, Floats], speakers: Sequence[str], note: str) ->
     return figure
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 1.5rem; }}
-table {{ border-collapse: collapse; }}
-th, td {{ text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #ddd;
-  vertical-align: top; }}
-td small, .note {{ color: #666; }}
-th {{ min-width: 6rem; }}
-th small, td small {{ display: block; font-weight: normal; color: #666; }}
-td small {{ white-space: nowrap; }}
-.untrained {{ color: #a33; }}
-audio {{ width: 11rem; height: 2.2rem; display: block; }}
-.scroll {{ overflow-x: auto; }}
-</style></head><body><h1>{title}</h1>{body}</body></html>
-"""
+def plot_norms(norms: Mapping[str, Floats], note: str) -> Figure:
+    """How long utterance means are: distributions of their norms (U,), by what they are of."""
+    figure, axes = _axes()
+    bins = np.histogram_bin_edges(np.concatenate(list(norms.values())), 60).tolist()
+    for (name, values), colour in zip(norms.items(), COLOURS, strict=False):
+        axes.hist(values, bins, color=colour, alpha=0.55, label=f"{name}, mean {values.mean():.2f}")
+    axes.set(xlabel="Euclidean norm", ylabel="utterances")
+    axes.legend(frameon=False, fontsize="small")
+    figure.supxlabel(note, fontsize="small", y=-0.04)
+    return figure
 
 
-def _page(title: str, body: str) -> str:
-    return _PAGE.format(title=html.escape(title), body=body)
-
-
-def metrics_page(title: str, metrics: pd.DataFrame) -> str:
-    """A page with one row a system and one column a metric.
+def plot_sweep(table: pd.DataFrame) -> Figure:
+    """Curves with 95 % intervals: a column an axis of the sweep, a row a measure.
 
     Args:
-        title: of the page.
-        metrics: long table, columns `system metric value low high n weights`.
+        table: as `collect_sweep` writes it.
     """
-    notes = METRIC_NOTES
-    names = in_order(metrics["metric"])
-    head = "".join(
-        f'<th title="{html.escape(notes.get(n, ""))}">{html.escape(n)}</th>' for n in names
+    table = table.assign(measure=table["probe"] + ", " + table["unit"])
+    axes_names = [
+        name for name, rows in table.groupby("axis", sort=False) if len(set(rows["value"])) > 1
+    ]
+    measures = list(dict.fromkeys(table["measure"]))
+    figure, grid = plt.subplots(
+        len(measures),
+        len(axes_names),
+        figsize=(3.2 * len(axes_names), 2.6 * len(measures)),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
     )
-    rows = []
-    for system, table in metrics.groupby("system", sort=False):
-        by_name = table.set_index("metric")
-        weights = set(table["weights"])
-        label = html.escape(str(system))
-        for weight in sorted(weights):
-            kind = ' class="untrained"' if weight == "untrained" else ""
-            label += f"<small{kind}>{weight} weights</small>"
-        cells = []
-        for name in names:
-            if name not in by_name.index:
-                cells.append("<td></td>")
-                continue
-            row = by_name.loc[name].to_dict()
-            mark = ' class="untrained"' if row["weights"] == "untrained" else ""
-            flag = ", untrained" if row["weights"] == "untrained" else ""
-            cells.append(
-                f"<td{mark}>{row['value']:.2f}<small>{row['low']:.2f} to {row['high']:.2f}</small>"
-                f"<small>n = {int(row['n'])}{flag}</small></td>"
-            )
-        rows.append(f"<tr><th>{label}</th>{''.join(cells)}</tr>")
-    legend = "".join(
-        f"<li><b>{html.escape(n)}</b>: {html.escape(notes[n])}</li>" for n in names if n in notes
-    )
-    warning = (
-        f'<p class="untrained">{UNTRAINED.capitalize()}.</p>'
-        if "untrained" in set(metrics["weights"])
-        else ""
-    )
-    return _page(
-        title,
-        f'{warning}<div class="scroll"><table><tr><th>system</th>{head}</tr>{"".join(rows)}</table>'
-        f"</div><p class=note>Small: bootstrap 95 % interval, and how many items a figure rests on."
-        f"</p><ul class=note>{legend}</ul>",
-    )
-
-
-def _player(waveform: Waveform) -> str:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/flac;base64,{data}"></audio>'
-
-
-def listening_page(
-    title: str,
-    rows: Sequence[tuple[str, str, Mapping[str, Waveform]]],
-    columns: Sequence[str],
-    note: str,
-) -> str:
-    """A page with audio players that needs no other file.
-
-    Args:
-        title: of the page.
-        rows: one a pair: its title, what is said, and the 16 kHz waveform of each column.
-        columns: names of the columns, in order.
-        note: stands above the table.
-    """
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    lines = []
-    for heading, text, waveforms in rows:
-        cells = "".join(
-            f"<td>{_player(waveforms[column]) if column in waveforms else ''}</td>"
-            for column in columns
-        )
-        lines.append(
-            f"<tr><th>{html.escape(heading)}<small>{html.escape(text)}</small></th>{cells}</tr>"
-        )
-    return _page(
-        title,
-        f"<p class=note>{html.escape(note)}</p><div class=scroll><table><tr><th>pair</th>{head}"
-        f"</tr>{''.join(lines)}</table></div>",
-    )
+    colours = {"raw": "0.4", "eta": COLOURS[0], "all": COLOURS[2]}
+    for row, measure in enumerate(measures):
+        for column, axis in enumerate(axes_names):
+            axes = grid[row, column]
+            axes.spines[["top", "right"]].set_visible(False)
+            shown = table[(table["axis"] == axis) & (table["measure"] == measure)]
+            places = {value: at for at, value in enumerate(dict.fromkeys(shown["value"]))}
+            for features, curve in shown.groupby("features", sort=False):
+                at = curve["value"].map(places)
+                error = [curve["result"] - curve["low"], curve["high"] - curve["result"]]
+                axes.errorbar(
+                    at,
+                    curve["result"],
+                    None if curve["low"].isna().all() else np.array(error),
+                    fmt="o-",
+                    ms=4,
+                    capsize=3,
+                    color=colours[str(features)],
+                    label={"eta": "η"}.get(str(features), features),
+                )
+            if shown["chance"].notna().any():
+                axes.axhline(shown["chance"].iloc[0], color="0.7", lw=0.8, ls=":", label="chance")
+            axes.set_xticks(list(places.values()), list(places))
+            axes.set_xlabel(axis)
+            if column == 0:
+                axes.set_ylabel(f"{measure} (%)")
+    for row in grid:
+        row[-1].legend(frameon=False, fontsize="small")
+    return figure

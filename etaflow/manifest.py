@@ -10,6 +10,7 @@ import csv
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from etaflow.atomic import atomic_file
@@ -101,3 +102,20 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     table = read_table(path)
     check_manifest(table, str(path))
     return table.astype(dict.fromkeys(_NUMBERS, int))
+
+
+def training_utterances(table: pd.DataFrame, count: int | None = None, seed: int = 0) -> list[str]:
+    """Ids of the `train` split, in order; a seeded draw of `count` of them unless None.
+
+    Of one seed, a smaller draw is part of a larger one.
+
+    Raises:
+        ManifestError: there are fewer.
+    """
+    ids = sorted(table.loc[table["split"] == "train", "utterance_id"])
+    if count is None:
+        return ids
+    if count > len(ids):
+        raise ManifestError(f"{count} training utterances asked for, there are {len(ids)}")
+    order = np.random.default_rng(seed).permutation(len(ids))
+    return sorted(ids[index] for index in order[:count])

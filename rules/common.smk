@@ -57,6 +57,10 @@ def dangling_references(config):
             yield from check(f"{section}.{name}.ssl", entry["ssl"], "ssl")
     for name, entry in config["eta"].items():
         yield from check(f"eta.{name}.encoder", entry["encoder"], "models")
+    if "sweep" in config:
+        yield from check("sweep.eta", config["sweep"]["eta"], "eta")
+        for encoder in config["sweep"].get("encoder", []):
+            yield from check("sweep.encoder", encoder, "models")
     if "conversion" in config:
         conversion = config["conversion"]
         yield from check("conversion.corpus", conversion["corpus"], "corpora")
@@ -128,6 +132,39 @@ def misfits(config):
                 )
 
 
+def swept_name(base, axis, value):
+    """The entry of `eta` that a value of the sweep stands for; the base is one of them itself."""
+    if config["eta"][base][axis] == value:
+        return base
+    return f"{base}-{axis}-{'none' if value is None else value}"
+
+
+def sweep():
+    """What the sweep varies, one thing at a time: (axis, value, entry of `eta`)."""
+    entry = config.get("sweep", {})
+    return [
+        (axis, value, swept_name(entry["eta"], axis, value))
+        for axis in ("layer", "pca", "encoder", "utterances", "frames")
+        for value in entry.get(axis, [])
+    ]
+
+
+def studied():
+    """The entries of `eta` that the config names itself; those of the sweep stand in one figure."""
+    return [name for name, entry in config["eta"].items() if "swept" not in entry]
+
+
+def with_sweep(config):
+    """The config with an entry of `eta` for each value of the sweep."""
+    base = config["sweep"]["eta"]
+    for axis, value, name in sweep():
+        if name != base:
+            if name in config["eta"]:
+                raise WorkflowError(f"eta.{name}: the sweep over {axis} needs this name")
+            config["eta"][name] = config["eta"][base] | {axis: value, "swept": True}
+    return config
+
+
 def validated(config):
     """The config, or a WorkflowError that names each wrong key, its value and what is allowed."""
     with open(os.path.join(workflow.basedir, "config", "schema.yaml"), encoding="utf-8") as stream:
@@ -135,7 +172,11 @@ def validated(config):
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [config_lines(error) for error in sorted(errors, key=lambda e: str(e.absolute_path))]
     if not lines:
-        lines = list(dangling_references(config)) or list(misfits(config))
+        lines = list(dangling_references(config))
+    if not lines:
+        if "sweep" in config:
+            config = with_sweep(config)
+        lines = list(misfits(config))
     if lines:
         raise WorkflowError("the config is wrong:\n" + "\n".join(f"  {line}" for line in lines))
     return config
@@ -391,9 +432,10 @@ def conversion_models(wildcards):
 def report_items():
     """The figures and pages that the config gives rise to."""
     items = []
-    if any(entry["pca"] is not None for entry in config["eta"].values()):
+    if any(config["eta"][name]["pca"] is not None for name in studied()):
         items.append("scree.svg")
-    items += [f"umap-{name}.svg" for name in config["eta"]]
+    items += [f"{figure}-{name}.svg" for name in studied() for figure in ("umap", "norms")]
+    items += ["sweep.svg"] if sweep() else []
     if config["vocoder"]:
         items.append("training.svg")
     if "conversion" in config:

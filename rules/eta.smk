@@ -6,9 +6,10 @@ Needs the features and embeddings of a corpus. Makes `eta/{eta}/pca.safetensors`
 
 
 rule eta:
-    """All Eta models of the config."""
+    """All Eta models of the config, and what its sweep finds."""
     input:
         expand(f"{RESULTS}/eta/{{eta}}/eta.safetensors", eta=config["eta"]),
+        f"{RESULTS}/eta/sweep.tsv" if sweep() else [],
 
 
 rule fit_pca:
@@ -30,7 +31,7 @@ rule fit_pca:
         mem_mb=4000,
         runtime="1h",
     params:
-        config=subtree("eta.{eta}", "pca"),
+        config=subtree("eta.{eta}", "pca", "utterances", "seed"),
     shell:
         "python {input.code[0]:q} --config {params.config:q} --manifest {input.manifest}"
         " --embeddings {input.embeddings} --output {output} 2> >(tee {log} >&2)"
@@ -59,10 +60,36 @@ rule fit_eta:
         mem_mb=8000,
         runtime="1h",
     params:
-        config=subtree("eta.{eta}", "ridge"),
+        config=subtree("eta.{eta}", "corpus", "ridge", "utterances", "frames", "seed"),
         pca=lambda w, input: f"--pca {input.pca}" if input.pca else "",
         folder=f"{RESULTS}/eta/{{eta}}",
     shell:
         "python {input.code[0]:q} {input.features} --config {params.config:q} {params.pca}"
         " --manifest {input.manifest} --model {input.model} --embeddings {input.embeddings}"
         " --output-dir {params.folder} 2> >(tee {log} >&2)"
+
+
+rule collect_sweep:
+    """R² and probes of every value of the sweep in one table."""
+    input:
+        code=source("collect_sweep"),
+        configs=expand(f"{RESULTS}/eta/{{eta}}/config.json", eta=[e for _, _, e in sweep()]),
+    output:
+        f"{RESULTS}/eta/sweep.tsv",
+    log:
+        f"{LOGS}/collect_sweep.log",
+    benchmark:
+        f"{BENCHMARKS}/collect_sweep.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime="10m",
+    params:
+        entries=" ".join(
+            f"--entry {axis}={'none' if value is None else value}={RESULTS}/eta/{entry}"
+            for axis, value, entry in sweep()
+        ),
+    shell:
+        "python {input.code[0]:q} {params.entries} --output {output} 2> >(tee {log} >&2)"

@@ -25,8 +25,8 @@ rule plot_scree:
         code=source("plot_scree"),
         pcas=[
             f"{RESULTS}/eta/{name}/pca.safetensors"
-            for name, entry in config["eta"].items()
-            if entry["pca"] is not None
+            for name in studied()
+            if config["eta"][name]["pca"] is not None
         ],
     output:
         report(
@@ -83,6 +83,64 @@ rule plot_umap:
         "python {input.code[0]:q} {input.features} --manifest {input.manifest}"
         " --embeddings {input.embeddings} --eta $(dirname {input.eta}) --output {output}"
         " --limit {params.limit} --seed {params.seed} 2> >(tee {log} >&2)"
+
+
+rule plot_norms:
+    """Norms of utterance means, before and after the speaker is removed."""
+    input:
+        code=source("plot_norms"),
+        features=features_of("eta"),
+        embeddings=embeddings_of("eta"),
+        eta=f"{RESULTS}/eta/{{eta}}/eta.safetensors",
+        eta_config=f"{RESULTS}/eta/{{eta}}/config.json",
+    output:
+        report(
+            f"{REPORT}/norms-{{eta}}.svg",
+            caption="captions/norms.rst",
+            category="2 Eta-WavLM",
+            labels={"figure": "norms", "model": "{eta}"},
+        ),
+    log:
+        f"{LOGS}/plot_norms/{{eta}}.log",
+    benchmark:
+        f"{BENCHMARKS}/plot_norms/{{eta}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime="1h",
+    shell:
+        "python {input.code[0]:q} {input.features} --embeddings {input.embeddings}"
+        " --eta $(dirname {input.eta}) --output {output} 2> >(tee {log} >&2)"
+
+
+if sweep():
+
+    rule plot_sweep:
+        """What the sweep found, as curves with intervals."""
+        input:
+            code=source("plot_sweep"),
+            table=f"{RESULTS}/eta/sweep.tsv",
+        output:
+            report(
+                f"{REPORT}/sweep.svg",
+                caption="captions/sweep.rst",
+                category="2 Eta-WavLM",
+                labels={"figure": "sweep"},
+            ),
+        log:
+            f"{LOGS}/plot_sweep.log",
+        benchmark:
+            f"{BENCHMARKS}/plot_sweep.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        shell:
+            "python {input.code[0]:q} {input.table} --output {output} 2> >(tee {log} >&2)"
 
 
 rule plot_training:

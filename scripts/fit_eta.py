@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from etaflow import eta
-from etaflow.manifest import read_manifest
+from etaflow.manifest import read_manifest, training_utterances
 from etaflow.models import read_model_info, worst_weights
 from etaflow.store import Embeddings, FeatureStore
 
@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     features: Annotated[list[Path], typer.Argument(help="HDF5 shards of features")],
-    config: Annotated[str, typer.Option(help="JSON: ridge")],
+    config: Annotated[str, typer.Option(help="JSON: corpus, ridge, utterances, frames, seed")],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
     model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
     embeddings: Annotated[Path, typer.Option(help="HDF5 of speaker embeddings")],
@@ -26,32 +26,42 @@ def main(
     pca: Annotated[Path | None, typer.Option(help="PCA of the embeddings")] = None,
 ) -> None:
     """Solve the least squares over all training frames from each utterance's sums."""
+    settings = json.loads(config)
     table = read_manifest(manifest)
     info, _ = read_model_info(model.parent)
     store = FeatureStore(features, {"model": info.name, "revision": info.revision})
     speakers = Embeddings.read(embeddings)
-    train = set(table.loc[table["split"] == "train", "utterance_id"])
+    train = set(training_utterances(table, settings["utterances"], settings["seed"]))
     rows = np.asarray([name in train for name in store.utterance_ids])
-    vectors = speakers.rows([name for name in store.utterance_ids if name in train])
+    names = [name for name in store.utterance_ids if name in train]
+    vectors = speakers.rows(names)
     components = eta.Pca.load(pca) if pca else None
     reduced = components.transform(vectors) if components else vectors.astype(np.float64)
     sums, counts = store.frame_sum[rows], store.num_frames[rows]
-    ridge = json.loads(config)["ridge"]
-    num_speakers = table.loc[table["split"] == "train", "speaker_id"].nunique()
+    squares, ridge = store.frame_square_sum[rows], settings["ridge"]
+    num_speakers = table.loc[table["utterance_id"].isin(train), "speaker_id"].nunique()
     if num_speakers <= reduced.shape[1]:
         typer.echo(
             f"warning: {num_speakers} speakers for {reduced.shape[1]} components: what is fitted "
             "is in part the utterances, not the speakers; take more speakers or a smaller `pca`",
             err=True,
         )
-    coefficients, bias = eta.fit(sums, counts, reduced, ridge)
-    r2_dims, r2 = eta.explained_variance(
-        coefficients, bias, sums, store.frame_square_sum[rows], counts, reduced
-    )
+    if settings["frames"] is None:
+        fitted_sums, fitted_counts = sums, counts
+    else:
+        drawn = [
+            eta.draw_frames(store[name], settings["frames"], name, settings["seed"])
+            for name in names
+        ]
+        fitted_sums = np.stack([frames.sum(axis=0) for frames in drawn])
+        fitted_counts = np.asarray([len(frames) for frames in drawn])
+    coefficients, bias = eta.fit(fitted_sums, fitted_counts, reduced, ridge)
+    # Of all frames, whatever the fit has seen, so that fits can be compared.
+    r2_dims, r2 = eta.explained_variance(coefficients, bias, sums, squares, counts, reduced)
     fitted = eta.EtaModel(
         coefficients,
         bias,
-        sums.sum(axis=0) / counts.sum(),
+        fitted_sums.sum(axis=0) / fitted_counts.sum(),
         components,
         {
             "model": info.name,
@@ -60,11 +70,18 @@ def main(
             "normalize": store.meta.normalize,
             "encoder": speakers.encoder,
             "weights": worst_weights([info.weights, speakers.weights]),
+            "corpus": settings["corpus"],
+            "pca": reduced.shape[1] if components else None,
+            "pca_explained_variance": (
+                float(components.explained_variance_ratio.sum()) if components else None
+            ),
             "ridge": ridge,
-            "utterances": int(rows.sum()),
+            "utterances": len(names),
             "speakers": int(num_speakers),
-            "frames": int(counts.sum()),
-            "condition_number": eta.condition_number(counts, reduced, ridge),
+            "frames": int(fitted_counts.sum()),
+            "frames_per_utterance": settings["frames"],
+            "seed": settings["seed"],
+            "condition_number": eta.condition_number(fitted_counts, reduced, ridge),
             "r2": r2,
             "r2_per_dimension": [float(value) for value in r2_dims],
         },

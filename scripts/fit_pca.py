@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from etaflow.eta import Pca
-from etaflow.manifest import read_manifest
+from etaflow.manifest import read_manifest, training_utterances
 from etaflow.store import Embeddings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -15,15 +15,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    config: Annotated[str, typer.Option(help="JSON: pca, the number of components")],
+    config: Annotated[str, typer.Option(help="JSON: pca (components), utterances, seed")],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
     embeddings: Annotated[Path, typer.Option(help="HDF5 of the corpus's embeddings")],
     output: Annotated[Path, typer.Option(help="safetensors file to write")],
 ) -> None:
     """Keep the first components of the embeddings."""
-    table = read_manifest(manifest)
-    train = list(table.loc[table["split"] == "train", "utterance_id"])
-    pca = Pca.fit(Embeddings.read(embeddings).rows(train), json.loads(config)["pca"])
+    settings = json.loads(config)
+    train = training_utterances(read_manifest(manifest), settings["utterances"], settings["seed"])
+    pca = Pca.fit(Embeddings.read(embeddings).rows(train), settings["pca"])
     pca.save(output)
     kept = pca.explained_variance_ratio.sum()
     typer.echo(f"{len(pca.components)} components keep {kept:.1%} of the variance", err=True)

@@ -7,8 +7,9 @@ import typer
 
 from etaflow.atomic import write_text
 from etaflow.audio import read_audio
-from etaflow.figures import labelled, listening_page, spread
+from etaflow.figures import labelled, spread
 from etaflow.manifest import read_manifest, read_table
+from etaflow.pages import listening_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from etaflow.atomic import write_text
-from etaflow.figures import metrics_page
 from etaflow.manifest import read_table
+from etaflow.pages import metrics_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -24,7 +24,9 @@ def small_config() -> dict[str, Any]:
     corpus = config["corpora"]["mini"]
     corpus |= {"speakers": 6, "sentences": 6, "shards": 2}
     corpus["split"]["test_fraction"] = 0.34
+    config["ssl"]["wavlm-tiny"]["together"] = [1, 3]
     config["eta"]["mini"]["pca"] = 4
+    config["sweep"] = {"eta": "mini", "layer": [1, 3], "frames": [5, None]}
     vocoder = config["vocoder"]["hifigan-tiny"]
     vocoder |= {
         "steps": 12,

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etaflow.eta import EtaError, EtaModel, Pca, condition_number, explained_variance, fit
+from etaflow.eta import (
+    EtaError,
+    EtaModel,
+    Pca,
+    condition_number,
+    draw_frames,
+    explained_variance,
+    fit,
+)
 
 
 def make_data(seed: int, utterances: int = 30, components: int = 5, dim: int = 7):
@@ -128,3 +136,29 @@ def test_a_model_survives_saving_and_removes_what_it_added(tmp_path: Path, with_
         again.speaker_component(embedding[:5])
     with pytest.raises(EtaError, match=r"expected \(T, 8\)"):
         again.remove_speaker(content[:, :7], embedding)
+
+
+def test_drawn_frames_are_rows_and_depend_on_the_utterance_and_the_seed() -> None:
+    frames = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float16)
+    drawn = draw_frames(frames, 20, "a", 0)
+    assert drawn.shape == (20, 3)
+    found = [np.flatnonzero((frames == row).all(axis=1)).tolist() for row in drawn]
+    assert all(len(where) == 1 for where in found)
+    assert found == sorted(found)
+    assert len({where[0] for where in found}) == 20
+    np.testing.assert_array_equal(drawn, draw_frames(frames, 20, "a", 0))
+    assert not np.array_equal(drawn, draw_frames(frames, 20, "b", 0))
+    assert not np.array_equal(drawn, draw_frames(frames, 20, "a", 1))
+    np.testing.assert_array_equal(draw_frames(frames, 99, "a", 0), frames)
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+def test_shards_give_the_same_fit(parts: int) -> None:
+    generator = np.random.default_rng(0)
+    counts = generator.integers(1, 90, 60)
+    vectors = generator.normal(size=(60, 8)) * 10.0 ** np.arange(-4, 4)
+    sums = generator.normal(size=(60, 16)) * counts[:, None]
+    whole = fit(sums, counts, vectors)
+    order = np.concatenate(np.array_split(generator.permutation(60), parts)[::-1])
+    for one, other in zip(whole, fit(sums[order], counts[order], vectors[order]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * np.abs(one).max())

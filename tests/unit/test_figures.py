@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from etaflow import figures
+from etaflow import figures, pages
 
 
 def metrics() -> pd.DataFrame:
@@ -21,19 +21,19 @@ def metrics() -> pd.DataFrame:
 
 
 def test_the_metrics_page_marks_untrained_weights_beside_the_number() -> None:
-    page = figures.metrics_page("A < B", metrics())
+    page = pages.metrics_page("A < B", metrics())
     assert "A &lt; B" in page
     assert (
         '<td class="untrained">86.30<small>80.00 to 90.00</small><small>n = 60, untrained' in page
     )
     assert "<td>3.00<small>1.00 to 5.00</small><small>n = 20</small></td><td></td>" in page
     assert "Untrained weights in the path" in page
-    assert "Untrained" not in figures.metrics_page("t", metrics().iloc[:1])
+    assert "Untrained" not in pages.metrics_page("t", metrics().iloc[:1])
 
 
 def test_the_listening_page_plays_what_it_was_given() -> None:
     waveform = (np.sin(np.arange(1_600) / 5) * 0.5).astype(np.float32)
-    page = figures.listening_page(
+    page = pages.listening_page(
         "t", [("a to b", "hi & ho", {"knnvc": waveform})], ["source", "knnvc"], "n"
     )
     assert "hi &amp; ho" in page

@@ -15,6 +15,7 @@ from etaflow.manifest import (
     read_table,
     shard_names,
     shard_of,
+    training_utterances,
     write_manifest,
     write_table,
 )
@@ -117,3 +118,17 @@ def test_a_shard_is_one_of_its_names(speaker: str, shards: int) -> None:
 def test_shards_are_even() -> None:
     counts = pd.Series([shard_of(str(i), 8) for i in range(4000)]).value_counts()
     assert counts.between(420, 580).all()
+
+
+def test_a_smaller_draw_of_training_utterances_is_part_of_a_larger_one() -> None:
+    table = pd.DataFrame(
+        {"utterance_id": [f"u{i:02d}" for i in range(30)], "split": ["train", "test", "train"] * 10}
+    )
+    train = training_utterances(table)
+    assert train == [f"u{i:02d}" for i in range(30) if i % 3 != 1]
+    small, large = (training_utterances(table, count, seed=3) for count in (5, 12))
+    assert (len(small), len(large)) == (5, 12)
+    assert set(small) < set(large) < set(train)
+    assert large == sorted(large) != training_utterances(table, 12, seed=4)
+    with pytest.raises(ManifestError, match="21 training utterances asked for, there are 20"):
+        training_utterances(table, 21)

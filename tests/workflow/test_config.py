@@ -12,7 +12,11 @@ CASES: list[tuple[str, Any, str]] = [
     ("eta.mini.layer", 0, "eta.mini.layer = 0: 0 is less than the minimum of 1"),
     ("eta.mini.ridge", ..., "eta.mini: 'ridge' is a required property"),
     ("ssl.wavlm-tiny.dtype", "int8", "ssl.wavlm-tiny.dtype = 'int8': 'int8' is not one of"),
-    ("eta.mini.lyer", 3, "'lyer' was unexpected); allowed are: corpus, encoder, layer, pca"),
+    (
+        "eta.mini.lyer",
+        3,
+        "'lyer' was unexpected); allowed are: corpus, encoder, frames, layer",
+    ),
     (
         "corpora.mini.kind",
         "minni",
@@ -33,6 +37,8 @@ CASES: list[tuple[str, Any, str]] = [
         [10, 8, 2],
         "upsample_factors = [10, 8, 2]: their product is 160, not 320",
     ),
+    ("sweep.eta", "other", "sweep.eta = 'other': not in `eta`, which has mini"),
+    ("sweep.layer", [0], "sweep.layer.0 = 0: 0 is less than the minimum of 1"),
     ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
 ]
 
@@ -140,11 +146,32 @@ def test_every_key_of_the_schema_is_explained() -> None:
 def test_layers_together_are_one_job_and_the_others_their_own(
     tmp_path: Path, together: list[int], jobs: dict[str, int]
 ) -> None:
-    config = changed(load_config(), "ssl.wavlm-tiny.together", together)
+    config = changed(changed(load_config(), "sweep", ...), "ssl.wavlm-tiny.together", together)
     found = planned(tmp_path, config)
     assert {rule: count for rule, count in found.items() if "dump" in rule} == jobs
 
 
 def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -> None:
     jobs = planned(tmp_path, changed(load_config(), "corpora.mini.shards", 7))
-    assert (jobs["dump_features"], jobs["embed_speakers"], jobs["gather_embeddings"]) == (7, 7, 1)
+    assert (
+        jobs["dump_features_wavlm-tiny"],
+        jobs["embed_speakers"],
+        jobs["gather_embeddings"],
+    ) == (7, 7, 1)
+
+
+def test_a_sweep_is_one_eta_model_a_value_and_the_base_is_not_fitted_twice(tmp_path: Path) -> None:
+    sweep = {"eta": "mini", "layer": [1, 3], "pca": [16, None], "frames": [None, 20]}
+    jobs = planned(tmp_path, changed(load_config(), "sweep", sweep))
+    assert (jobs["fit_eta"], jobs["fit_pca"]) == (4, 3)  # without PCA there is none to fit
+    assert (jobs["collect_sweep"], jobs["plot_umap"]) == (1, 1)
+    jobs = planned(tmp_path, changed(load_config(), "sweep", ...))
+    assert jobs["fit_eta"] == 1
+    assert not {"collect_sweep", "plot_sweep"} & set(jobs)
+
+
+def test_a_sweep_does_not_take_the_name_of_an_entry(tmp_path: Path) -> None:
+    config = load_config()
+    config["eta"]["mini-layer-1"] = config["eta"]["mini"]
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "eta.mini-layer-1: the sweep over layer needs this name" in output

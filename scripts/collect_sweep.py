@@ -1,0 +1,52 @@
+"""Gather what a sweep over Eta models found in one table."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from etaflow.manifest import read_table, write_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+COLUMNS = [
+    "axis",
+    "value",
+    "eta",
+    "probe",
+    "features",
+    "unit",
+    "result",
+    "low",
+    "high",
+    "chance",
+    "n",
+    "weights",
+]
+NUMBERS = ("accuracy", "low", "high", "chance", "n")
+
+
+@app.command()
+def main(
+    entry: Annotated[list[str], typer.Option(help="AXIS=VALUE=FOLDER of an Eta model")],
+    output: Annotated[Path, typer.Option(help="TSV to write")],
+) -> None:
+    """Write R² and the probes of each entry, one row a figure, in per cent."""
+    rows = []
+    for each in entry:
+        axis, value, place = each.split("=", 2)
+        folder = Path(place)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        shared = (axis, value, folder.name)
+        r2 = (100 * config["r2"], "", "", "", config["frames"], config["weights"])
+        rows.append((*shared, "R²", "all", "frame", *r2))
+        if (folder / "probe.tsv").is_file():
+            for line in read_table(folder / "probe.tsv", NUMBERS).itertuples():
+                figures = (line.accuracy, line.low, line.high, line.chance, line.n)
+                rows.append((*shared, line.probe, line.features, line.unit, *figures, line.weights))
+    write_table(pd.DataFrame(rows, columns=COLUMNS), output)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,25 @@
+"""Plot what a sweep over Eta models found."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.figures import plot_sweep, save_figure
+from etaflow.manifest import read_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    table: Annotated[Path, typer.Argument(help="sweep.tsv")],
+    output: Annotated[Path, typer.Option(help="SVG to write")],
+) -> None:
+    """Draw a column an axis of the sweep, a row a measure."""
+    rows = read_table(table, ("result", "low", "high", "chance", "n"))
+    save_figure(plot_sweep(rows), output)
+
+
+if __name__ == "__main__":
+    app()
