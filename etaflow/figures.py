@@ -198,7 +198,7 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
         sharey="row",
         layout="constrained",
     )
-    colours = {"raw": "0.4", "eta": COLOURS[0], "all": COLOURS[2]}
+    colours = {"raw": "0.4", "eta": COLOURS[0], "fitted": COLOURS[2], "held out": COLOURS[1]}
     for row, measure in enumerate(measures):
         for column, axis in enumerate(axes_names):
             axes = grid[row, column]

@@ -132,11 +132,15 @@ def misfits(config):
                 )
 
 
+def swept_value(axis, value):
+    """A value of the sweep in words: null means no PCA, and all utterances or frames."""
+    return str(value) if value is not None else "none" if axis == "pca" else "all"
+
+
 def swept_name(base, axis, value):
     """The entry of `eta` that a value of the sweep stands for; the base is one of them itself."""
-    if config["eta"][base][axis] == value:
-        return base
-    return f"{base}-{axis}-{'none' if value is None else value}"
+    same = config["eta"][base][axis] == value
+    return base if same else f"{base}-{axis}-{swept_value(axis, value)}"
 
 
 def sweep():

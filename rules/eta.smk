@@ -88,7 +88,7 @@ rule collect_sweep:
         runtime="10m",
     params:
         entries=" ".join(
-            f"--entry {axis}={'none' if value is None else value}={RESULTS}/eta/{entry}"
+            f"--entry {axis}={swept_value(axis, value)}={RESULTS}/eta/{entry}"
             for axis, value, entry in sweep()
         ),
     shell:

@@ -39,8 +39,10 @@ def main(
         folder = Path(place)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shared = (axis, value, folder.name)
-        r2 = (100 * config["r2"], "", "", "", config["frames"], config["weights"])
-        rows.append((*shared, "R²", "all", "frame", *r2))
+        for features, r2 in (("fitted", config["r2"]), ("held out", config["r2_held_out"])):
+            if r2 is not None:
+                figures = (100 * r2, "", "", "", config["frames"], config["weights"])
+                rows.append((*shared, "R²", features, "frame", *figures))
         if (folder / "probe.tsv").is_file():
             for line in read_table(folder / "probe.tsv", NUMBERS).itertuples():
                 figures = (line.accuracy, line.low, line.high, line.chance, line.n)

@@ -58,6 +58,19 @@ def main(
     coefficients, bias = eta.fit(fitted_sums, fitted_counts, reduced, ridge)
     # Of all frames, whatever the fit has seen, so that fits can be compared.
     r2_dims, r2 = eta.explained_variance(coefficients, bias, sums, squares, counts, reduced)
+    held_out = set(table.loc[table["split"] == "test", "utterance_id"])
+    other = np.asarray([name in held_out for name in store.utterance_ids])
+    r2_held_out = None
+    if other.any():
+        others = speakers.rows([name for name in store.utterance_ids if name in held_out])
+        _, r2_held_out = eta.explained_variance(
+            coefficients,
+            bias,
+            store.frame_sum[other],
+            store.frame_square_sum[other],
+            store.num_frames[other],
+            components.transform(others) if components else others,
+        )
     fitted = eta.EtaModel(
         coefficients,
         bias,
@@ -83,6 +96,7 @@ def main(
             "seed": settings["seed"],
             "condition_number": eta.condition_number(fitted_counts, reduced, ridge),
             "r2": r2,
+            "r2_held_out": r2_held_out,
             "r2_per_dimension": [float(value) for value in r2_dims],
         },
     )
