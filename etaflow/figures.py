@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from etaflow.atomic import atomic_file
+from etaflow.evaluation.tables import UNTRAINED
 from etaflow.metrics import detection_error_curve, equal_error_rate
 from etaflow.store import Floats
 
@@ -226,4 +227,6 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
                 axes.set_ylabel(f"{measure} (%)")
     for row in grid:
         row[-1].legend(frameon=False, fontsize="small")
+    if "untrained" in set(table["weights"]):
+        figure.supxlabel(UNTRAINED, fontsize="small")
     return figure
