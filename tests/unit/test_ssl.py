@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from etaflow.audio import read_audio
 from etaflow.models import ModelError
 from etaflow.ssl import SSLEncoder, layers
 from etaflow.ssl import encoder as ssl
@@ -154,3 +155,15 @@ def test_half_precision_is_close_and_not_the_same(wavlm_tiny: Path, waveforms: l
         assert 0 < (one - other).norm() / one.norm() < 5e-3
     with pytest.raises(ValueError, match="'bfloat16': allowed are float32 and float16"):
         SSLEncoder.from_pretrained(wavlm_tiny, 3, precision="bfloat16")
+
+
+def test_real_clips_in_a_batch_equal_the_plain_loop(ssl_model: Path, speech_dir: Path) -> None:
+    paths = sorted(speech_dir.glob("LibriTTS/**/*.wav"))
+    clips = [read_audio(path) for path in paths[:40:5]]
+    assert sum(len(clip) % 320 != 0 for clip in clips) >= 6
+    encoder = SSLEncoder.from_pretrained(ssl_model, [1, 3, 4])
+    for clip, features in zip(clips, encoder.encode_layers(clips), strict=True):
+        for layer, found in features.items():
+            reference = plain_features(ssl_model, clip, layer, normalize=False)
+            error = np.abs(found.numpy() - reference).max() / np.abs(reference).max()
+            assert error < 1e-5
