@@ -1,7 +1,8 @@
 """Outputs that appear whole or not at all.
 
 Everything is written beside its destination under a name that ends in `.part` and renamed once it
-is complete. A killed program leaves at most the `.part`, which the next run writes over.
+is complete. A killed program leaves at most the `.part`, which the next run writes over, or goes on
+with.
 """
 
 import json

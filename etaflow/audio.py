@@ -152,21 +152,33 @@ def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Wavef
     return resample(waveform, rate, sample_rate or rate)
 
 
+def _read_unchanged(path: str | Path, checksum: str) -> Waveform:
+    if file_checksum(path) != checksum:
+        raise AudioError(
+            path, "changed since its manifest was made; run `snakemake manifests`, then go on"
+        )
+    return read_audio(path)
+
+
 def read_ahead(
-    batches: Iterable[Sequence[str | Path]], threads: int = 2
+    batches: Iterable[Sequence[tuple[str | Path, str]]], threads: int = 2
 ) -> Iterator[list[Waveform]]:
     """The waveforms of each batch of files, at 16 kHz; the next batch is read meanwhile.
 
     Decoding and resampling leave Python's lock, so threads do, and need no second PyTorch each.
 
+    Args:
+        batches: each file with the checksum that `check_audio` found.
+        threads: that read.
+
     Raises:
-        AudioError: as `read_audio`, at the batch of the file.
+        AudioError: as `read_audio`, or a file has another checksum, at the batch of the file.
     """
     pool = ThreadPoolExecutor(threads)
     waiting: deque[list[Future[Waveform]]] = deque()
     try:
         for batch in batches:
-            waiting.append([pool.submit(read_audio, path) for path in batch])
+            waiting.append([pool.submit(_read_unchanged, *file) for file in batch])
             if len(waiting) > 1:
                 yield [reading.result() for reading in waiting.popleft()]
         while waiting:

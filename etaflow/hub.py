@@ -5,6 +5,7 @@ does not verify checksums. So the listing, the transfer and the cache are the li
 to take, where to go on and when to try again is decided here.
 """
 
+import json
 import os
 import re
 import shutil
@@ -143,6 +144,9 @@ def _copy_cached(repo: str, revision: str, architecture: str, directory: Path) -
         names = needed_files([f.relative_to(snapshot).as_posix() for f in files], architecture)
     except (LocalEntryNotFoundError, HubError):
         return False
+    for index in snapshot.glob("*.index.json"):  # weights in several files
+        if not {*json.loads(index.read_text())["weight_map"].values()} <= set(names):
+            return False
     _prepare(directory, [])
     for name in names:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)

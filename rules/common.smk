@@ -249,19 +249,48 @@ def shard_files(stage, corpus, ssl, layer):
     return [f"{folder}/{shard}.h5" for shard in shards(corpus)]
 
 
-def layers_together():
-    """The layers of each entry of `ssl` that one pass makes, where the config lists any."""
-    return {name: entry["together"] for name, entry in config["ssl"].items() if "together" in entry}
+def feature_sets():
+    """What the config asks features for: (corpus, ssl, layer), each once, in order."""
+    asked = {
+        (entry["corpus"], entry["ssl"], entry["layer"])
+        for section in ("eta", "vocoder")
+        for entry in config[section].values()
+    }
+    if "probe" in config:
+        probed = config["probe"]["corpus"]
+        asked |= {(probed, entry["ssl"], entry["layer"]) for entry in config["eta"].values()}
+    if "conversion" in config:
+        vocoder = config["vocoder"][config["conversion"]["vocoder"]]
+        asked.add((config["conversion"]["corpus"], vocoder["ssl"], vocoder["layer"]))
+    return sorted(asked)
 
 
-def ssl_of_single_layers():
-    """A wildcard constraint: any `ssl`, unless a layer follows that is made together with others."""
+@cache
+def passes():
+    """The layers that one pass through a model makes of a corpus: {(corpus, ssl): layers}.
 
-    def elsewhere(name):
-        layers = "|".join(str(layer) for layer in layers_together().get(name, []))
-        return f"(?!-l(?:{layers})/)" if layers else ""
+    Only layers that something asks for: Snakemake 9.27 does not see a changed parameter of a job
+    while one of its outputs was never made.
+    """
+    found = {}
+    for corpus, ssl, layer in feature_sets():
+        if layer in config["ssl"][ssl].get("together", []):
+            found.setdefault((corpus, ssl), []).append(layer)
+    return {key: layers for key, layers in found.items() if len(layers) > 1}
 
-    return "|".join(re.escape(name) + elsewhere(name) for name in config["ssl"]) or "none"
+
+def corpora_of_single_layers():
+    """A wildcard constraint: any corpus, unless features follow that a pass of several makes."""
+
+    def elsewhere(corpus):
+        folders = [
+            f"{re.escape(ssl)}-l(?:{'|'.join(map(str, layers))})/"
+            for (name, ssl), layers in passes().items()
+            if name == corpus
+        ]
+        return f"(?!/(?:{'|'.join(folders)}))" if folders else ""
+
+    return "|".join(re.escape(name) + elsewhere(name) for name in config["corpora"]) or "none"
 
 
 def features_of(section):

@@ -8,12 +8,12 @@ DUMP_KEYS = "normalize", "dtype", "batch_seconds", "precision"
 
 
 rule features:
-    """The features that the config's Eta models and vocoders need."""
+    """All features that the config asks for."""
     input:
         [
-            shard_files("features", entry["corpus"], entry["ssl"], entry["layer"])
-            for section in ("eta", "vocoder")
-            for entry in config[section].values()
+            file
+            for corpus, ssl, layer in feature_sets()
+            for file in shard_files("features", corpus, ssl, layer)
         ],
 
 
@@ -30,7 +30,7 @@ rule dump_features:
     benchmark:
         f"{BENCHMARKS}/dump_features/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.tsv"
     wildcard_constraints:
-        ssl=ssl_of_single_layers(),
+        corpus=corpora_of_single_layers(),
     conda:
         "../envs/etaflow.yaml"
     threads: 1
@@ -46,24 +46,24 @@ rule dump_features:
         " --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
 
 
-for ssl in layers_together():
+for (corpus, ssl), layers in passes().items():
 
     rule:
         name:
-            f"dump_features_{ssl}"
+            f"dump_features_{corpus}_{ssl}"
         input:
             code=source("dump_features"),
-            manifest=f"{RESULTS}/manifests/{{corpus}}/{{shard}}.tsv",
+            manifest=f"{RESULTS}/manifests/{corpus}/{{shard}}.tsv",
             model=ssl_model(ssl),
         output:
             expand(
-                f"{RESULTS}/features/{{{{corpus}}}}/{ssl}-l{{layer}}/{{{{shard}}}}.h5",
-                layer=layers_together()[ssl],
+                f"{RESULTS}/features/{corpus}/{ssl}-l{{layer}}/{{{{shard}}}}.h5",
+                layer=layers,
             ),
         log:
-            f"{LOGS}/dump_features/{{corpus}}/{ssl}/{{shard}}.log",
+            f"{LOGS}/dump_features/{corpus}/{ssl}/{{shard}}.log",
         benchmark:
-            f"{BENCHMARKS}/dump_features/{{corpus}}/{ssl}/{{shard}}.tsv"
+            f"{BENCHMARKS}/dump_features/{corpus}/{ssl}/{{shard}}.tsv"
         conda:
             "../envs/etaflow.yaml"
         threads: 1
@@ -73,7 +73,7 @@ for ssl in layers_together():
             runtime="8h",
         params:
             config=subtree(f"ssl.{ssl}", *DUMP_KEYS),
-            layers=" ".join(f"--layer {layer}" for layer in layers_together()[ssl]),
+            layers=" ".join(f"--layer {layer}" for layer in layers),
             outputs=lambda w, output: " ".join(f"--output {file}" for file in output),
         shell:
             "python {input.code[0]:q} --config {params.config:q} {params.layers}"

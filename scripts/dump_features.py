@@ -58,7 +58,8 @@ def dump(
     description: str,
 ) -> None:
     """Encode what is left; one batch is read and one written while the one between is encoded."""
-    ids, paths = list(table["utterance_id"]), list(table["path"])
+    ids = list(table["utterance_id"])
+    files = list(zip(table["path"], table["checksum"], strict=True))
     left = {name for writer in writers.values() for name in writer.remaining}
     # Batches are made up as before a kill, so that the result is the same to the bit.
     batches = [
@@ -78,7 +79,7 @@ def dump(
         ThreadPoolExecutor(1) as pool,
     ):
         writing: Future[None] | None = None
-        waveforms = read_ahead([[paths[index] for index in batch] for batch in batches], threads)
+        waveforms = read_ahead([[files[index] for index in batch] for batch in batches], threads)
         for batch, waves in zip(batches, waveforms, strict=True):
             features = encoder.encode_layers(waves, max_batch_seconds=batch_seconds)
             if writing:
@@ -99,6 +100,10 @@ def main(
     threads: Annotated[int, typer.Option(help="that read recordings")] = 2,
 ) -> None:
     """Encode every utterance of a shard in batches of similar length."""
+    if len({*layer}) < len(layer) or len({*output}) != len(layer):
+        raise typer.BadParameter(
+            "each layer once, each with an output of its own", param_hint="--layer"
+        )
     settings = json.loads(config)
     table = read_manifest(manifest)
     lengths = lengths_of(table)

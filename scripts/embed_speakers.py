@@ -53,14 +53,15 @@ def main(
         ) as shown,
     ):
         left = set(writer.remaining)
-        ids, paths = list(table["utterance_id"]), list(table["path"])
+        ids = list(table["utterance_id"])
+        files = list(zip(table["path"], table["checksum"], strict=True))
         # Batches are made up as before a kill, so that the result is the same to the bit.
         batches = [
             batch
             for batch in similar_lengths(lengths, int(BATCH_SECONDS * SAMPLE_RATE))
             if not left.isdisjoint(ids[index] for index in batch)
         ]
-        waveforms = read_ahead([[paths[index] for index in batch] for batch in batches], threads)
+        waveforms = read_ahead([[files[index] for index in batch] for batch in batches], threads)
         for batch, waves in zip(batches, waveforms, strict=True):
             for index, vector in zip(batch, encoder.embed(waves), strict=True):
                 writer.write(ids[index], vector)

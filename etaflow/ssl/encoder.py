@@ -1,5 +1,6 @@
 """Self-supervised encoders (WavLM, HuBERT), cut at a layer."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,11 @@ def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedMode
     logging.disable_progress_bar()
     try:
         model, loading = AutoModel.from_pretrained(
-            files, config=config, local_files_only=True, output_loading_info=True
+            files,
+            config=config,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,  # whatever the weights are stored in
         )
     finally:
         logging.set_verbosity(verbosity)
@@ -71,6 +76,7 @@ class SSLEncoder(nn.Module):
         positions.conv = Conv(positions.conv)
         rearrange(self)
         self._outputs: dict[int, torch.Tensor] = {}
+        self._busy = threading.Lock()
         for layer in self.layers:
             self.encoder.layers[layer - 1].register_forward_hook(self._keep(layer))
 
@@ -109,7 +115,7 @@ class SSLEncoder(nn.Module):
             raise ValueError(f"precision {precision!r}: allowed are float32 and float16")
         info, files = read_model_info(source)
         config = AutoConfig.from_pretrained(files, local_files_only=True)
-        layers = [layer] if isinstance(layer, int) else sorted(set(layer))
+        layers = sorted(set(layer)) if isinstance(layer, Sequence) else [layer]
         depth = config.num_hidden_layers
         if not layers or not 1 <= layers[0] <= layers[-1] <= depth:
             asked = ", ".join(map(str, layers))
@@ -173,11 +179,17 @@ class SSLEncoder(nn.Module):
         so that memory stays bounded however long it is: attention is quadratic in the length.
 
         Raises:
-            ValueError: another rate than 16 kHz, or a waveform too short for one frame.
+            ValueError: another rate than 16 kHz, a waveform that is not a vector of floating-point
+                numbers, or one too short for a frame.
         """
         if sample_rate != SAMPLE_RATE:
             raise ValueError(f"expected {SAMPLE_RATE} Hz, got {sample_rate} Hz; resample first")
         for waveform in waveforms:
+            if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
+                raise ValueError(
+                    f"a waveform of shape {waveform.shape}, {waveform.dtype}: expected (T,) of "
+                    "floating-point numbers in [-1, 1]"
+                )
             if self.num_frames(len(waveform)) < 1:
                 raise ValueError(
                     f"a waveform of {len(waveform)} samples is too short for one frame"
@@ -187,7 +199,12 @@ class SSLEncoder(nn.Module):
             for number, waveform in enumerate(waveforms)
             for span in self._spans(len(waveform))
         ]
-        scales = [self._mean_and_scale(torch.from_numpy(waveform)) for waveform in waveforms]
+        signals = [torch.tensor(np.ascontiguousarray(each, np.float32)) for each in waveforms]
+        scales = [self._mean_and_scale(signal) for signal in signals]
+        statistics = [
+            self._statistics((signal - mean) * scale)
+            for signal, (mean, scale) in zip(signals, scales, strict=True)
+        ]
         features = [
             {layer: torch.empty(self.num_frames(len(waveform)), self.dim) for layer in self.layers}
             for waveform in waveforms
@@ -199,8 +216,9 @@ class SSLEncoder(nn.Module):
             inputs = []
             for number, start, stop, _, _ in (chunks[index] for index in batch):
                 mean, scale = scales[number]
-                inputs.append((torch.from_numpy(waveforms[number][start:stop]) - mean) * scale)
-            for layer, hidden in self._encode_batch(inputs).items():
+                inputs.append((signals[number][start:stop] - mean) * scale)
+            norms = [statistics[chunks[index][0]] for index in batch]
+            for layer, hidden in self._encode_batch(inputs, norms).items():
                 for row, index in enumerate(batch):
                     number, start, _, first, last = chunks[index]
                     to = start // self.hop_length + first
@@ -216,16 +234,28 @@ class SSLEncoder(nn.Module):
         return float(mean), float(1 / torch.sqrt(variance + 1e-7))
 
     @torch.inference_mode()
-    def _encode_batch(self, waveforms: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
+    def _statistics(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return self.front_end.statistics(waveform.to(next(self.parameters()).device))
+
+    @torch.inference_mode()
+    def _encode_batch(
+        self,
+        waveforms: Sequence[torch.Tensor],
+        statistics: Sequence[tuple[torch.Tensor, torch.Tensor] | None],
+    ) -> dict[int, torch.Tensor]:
         """Each layer's output (B, T, D) float32 on the CPU, with padding."""
         device = next(self.parameters()).device
         half = self.precision == "float16"
         with (
+            self._busy,  # the hooks leave what they find in one place
             torch.autocast(device.type, torch.float16, enabled=half),
             # Convolutions in TF32, PyTorch's default, would be off by 1e-3.
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            found = [self.front_end(waveform.to(device)) for waveform in waveforms]
+            found = [
+                self.front_end(waveform.to(device), norm)
+                for waveform, norm in zip(waveforms, statistics, strict=True)
+            ]
             counts = torch.tensor([len(frames) for frames in found], device=device)
             hidden = self.projection(pad_sequence(found, batch_first=True))
             if isinstance(hidden, tuple):  # WavLM's gives what it was made from, too
@@ -233,5 +263,5 @@ class SSLEncoder(nn.Module):
             frames = torch.arange(hidden.shape[1], device=device)
             mask = None if (counts == counts[0]).all() else frames < counts[:, None]
             self.encoder(hidden, attention_mask=mask)
-        outputs, self._outputs = self._outputs, {}
+            outputs, self._outputs = self._outputs, {}
         return {layer: output.float().cpu() for layer, output in outputs.items()}

@@ -70,7 +70,8 @@ class FrontEnd(nn.Module):
     """The convolutions of wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477, section 2).
 
     Takes one waveform at a time: that needs no padding, which a group norm would take into its
-    statistics, and the products are large enough to fill a processor.
+    statistics, and the products are large enough to fill a processor. `transformers` normalises
+    over a whole utterance; so do we, also where a long one is encoded in chunks.
     """
 
     def __init__(self, extractor: Any, hop_length: int, field: int) -> None:
@@ -85,36 +86,60 @@ class FrontEnd(nn.Module):
         self.norms = nn.ModuleList(getattr(layer, "layer_norm", nn.Identity()) for layer in layers)
         self.grouped = isinstance(self.norms[0], nn.GroupNorm)
 
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(samples,) to (frames, C)."""
-        if self.grouped or not waveform.is_cpu:
-            return self._frames(waveform)
+    def statistics(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What a group norm (a group a channel) takes from all of a waveform (samples,).
+
+        The mean and the standard deviation (C,) of the first convolution's output, or None for
+        models with layer norms. Summed in float64: an offset in the waveform would eat float32.
+        """
+        if not self.grouped:
+            return None
+        count = (len(waveform) - self.kernel) // self.stride + 1
+        total = torch.zeros(2, len(self.weight), dtype=torch.float64, device=waveform.device)
+        step = BLOCK_FRAMES * self.hop_length // self.stride
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            seen = waveform[start * self.stride : (stop - 1) * self.stride + self.kernel]
+            hidden = self._first(seen).double()
+            total += torch.stack([hidden.sum(0), (hidden * hidden).sum(0)])
+        mean, square = total / count
+        variance = (square - mean * mean).clamp(min=0)
+        return mean.float(), torch.sqrt(variance + self.norms[0].eps).float()
+
+    def forward(
+        self,
+        waveform: torch.Tensor,
+        statistics: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """(samples,) to (frames, C); for a group norm with the `statistics` of the whole."""
         total = (len(waveform) - self.field) // self.hop_length + 1
+        step = BLOCK_FRAMES if waveform.is_cpu else total
         blocks = []
-        for start in range(0, total, BLOCK_FRAMES):
-            last = min(start + BLOCK_FRAMES, total) - 1
+        for start in range(0, total, step):
+            last = min(start + step, total) - 1
             # Frame i sees the samples hop i to hop i + field - 1.
             seen = waveform[start * self.hop_length : last * self.hop_length + self.field]
-            blocks.append(self._frames(seen))
+            hidden = self._first(seen)
+            if statistics is not None:
+                mean, deviation = statistics
+                weight, bias = self.norms[0].parameters()
+                hidden = (hidden - mean) / deviation * weight + bias
+            else:
+                hidden = self.norms[0](hidden)
+            hidden = _gelu(hidden)
+            for conv, norm in zip(self.convs, self.norms[1:], strict=True):
+                hidden = _gelu(norm(conv(hidden.t().unsqueeze(0)).squeeze(0).t()))
+            blocks.append(hidden)
         return torch.cat(blocks)
 
-    def _frames(self, waveform: torch.Tensor) -> torch.Tensor:
-        windows = waveform.unfold(0, self.kernel, self.stride)
-        hidden = self._activate(F.linear(windows, self.weight, self.bias), self.norms[0])
-        for conv, norm in zip(self.convs, self.norms[1:], strict=True):
-            hidden = self._activate(conv(hidden.t().unsqueeze(0)).squeeze(0).t(), norm)
-        return hidden
+    def _first(self, waveform: torch.Tensor) -> torch.Tensor:
+        """The first convolution: (samples,) to (T, C)."""
+        return F.linear(waveform.unfold(0, self.kernel, self.stride), self.weight, self.bias)
 
-    @staticmethod
-    def _activate(hidden: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        if isinstance(norm, nn.GroupNorm):
-            # A group a channel, over all frames: what batch norm does with frames for a batch.
-            hidden = F.batch_norm(
-                hidden.float(), None, None, norm.weight, norm.bias, training=True, eps=norm.eps
-            )
-        else:
-            hidden = norm(hidden)
-        return torch.ops.aten.gelu_(hidden)  # in place, which F.gelu does not offer
+
+def _gelu(hidden: torch.Tensor) -> torch.Tensor:
+    """In place, which F.gelu does not offer."""
+    return torch.ops.aten.gelu_(hidden)
 
 
 class GatedAttention(nn.Module):

@@ -42,11 +42,13 @@ def _complete(file: h5py.File) -> None:
     """Add the speakers' means and the checksum of the tables to what a file has already."""
     text = h5py.string_dtype("utf-8")
     means = _contents(file).speaker_means()
+    unclear = [name for name, mean in means.items() if not np.isfinite(mean).all()]
+    if unclear:
+        raise StoreError(f"speaker {unclear[0]}: its embeddings are zero or cancel each other out")
     vectors = np.array(list(means.values()), np.float32).reshape(-1, file["embedding"].shape[1])
     file["speaker_mean/embedding"] = vectors
     file.create_dataset("speaker_mean/speaker_id", data=list(means), dtype=text)
     file.attrs["tables_checksum"] = _tables_checksum(file)
-    file.attrs["complete"] = True
 
 
 def _contents(file: h5py.File) -> "Embeddings":
@@ -85,7 +87,14 @@ class Embeddings:
         return self.vectors[[index[name] for name in utterance_ids]]
 
     def write(self, path: str | Path) -> None:
-        """Write HDF5 whole or not at all; NaN or infinite values raise `StoreError`."""
+        """Write HDF5 whole or not at all.
+
+        Raises:
+            StoreError: a value is NaN or infinite, an utterance stands twice, or the embeddings
+                of a speaker have no mean direction.
+        """
+        if len(set(self.utterance_ids)) != len(self.utterance_ids):
+            raise StoreError(f"{path}: an utterance id stands twice")
         if not np.isfinite(self.vectors).all():
             raise StoreError(f"{path}: NaN or infinite embedding")
         text = h5py.string_dtype("utf-8")
@@ -97,6 +106,7 @@ class Embeddings:
             file.create_dataset("speaker_id", data=self.speaker_ids, dtype=text)
             file.attrs.update(format=EMBEDDINGS_FORMAT, encoder=self.encoder, weights=self.weights)
             _complete(file)
+            file.attrs["complete"] = True
 
     @classmethod
     def read(cls, path: str | Path) -> "Embeddings":

@@ -93,13 +93,15 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StoreError(
-            f"{folder}: {what} need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+            f"{folder}: no room for {what}: {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
         )
 
 
 @contextmanager
 def open_complete(path: Path, expected_format: str) -> Iterator[h5py.File]:
     """A complete file of a format; whatever HDF5 says of a damaged one becomes a `StoreError`."""
+    if not path.is_file():
+        raise StoreError(f"{path}: there is no such file")
     try:
         with h5py.File(path, "r") as file:
             whole = file.attrs.get("format") == expected_format and file.attrs.get("complete")

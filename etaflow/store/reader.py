@@ -49,6 +49,8 @@ class FeatureStore(Mapping[str, Floats]):
         self._checksums: dict[str, int] = {}  # of utterances that were not read yet
         ids, speakers, counts, sums, squares, samples = [], [], [], [], [], []
         metas: set[FeatureMeta] = set()
+        if not paths:
+            raise StoreError("no shards to read")
         for number, path in enumerate(self._paths):
             with open_complete(path, FORMAT) as file:
                 if file.attrs.get("tables_checksum") != tables_checksum(file):
@@ -97,12 +99,18 @@ class FeatureStore(Mapping[str, Floats]):
     def read(self, utterance_id: str, start: int = 0, stop: int | None = None) -> Floats:
         """Frames `start` to `stop` of an utterance as float32 (T, D).
 
-        The first read of an utterance compares all of it with its checksum.
+        The first read of an utterance compares all of it with its checksum. A `stop` beyond the
+        end gives what there is.
 
         Raises:
-            StoreError: the file was damaged since it was written.
+            StoreError: there is no such utterance, or the file was damaged since it was written.
+            ValueError: not 0 <= start <= stop.
         """
+        if utterance_id not in self._where:
+            raise StoreError(f"utterance {utterance_id} is in none of {len(self._paths)} shard(s)")
         number, first, last = self._where[utterance_id]
+        if not 0 <= start <= (last - first if stop is None else stop):
+            raise ValueError(f"{utterance_id}: frames {start} to {stop} of {last - first}")
         end = last if stop is None else min(first + stop, last)
         if self._pid != os.getpid():  # an HDF5 handle must not cross a fork
             self._files, self._pid = {}, os.getpid()

@@ -11,9 +11,13 @@ from typing import Any, Self
 import h5py
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from etaflow.atomic import part_path, replace_with_part
-from etaflow.store.files import StoreError, checksum
+from etaflow.store.files import UNREADABLE, StoreError, checksum, require_room
+
+# HDF5 can crash when the disk fills while it adds the tables that follow from the whole file.
+COMPLETION_BYTES = 16_000_000
 
 
 class ResumableWriter:
@@ -55,6 +59,7 @@ class ResumableWriter:
         """
         self._path = Path(path)
         self._part = part_path(self._path)
+        self._lock = self._path.with_name(f".{self._path.name}.lock")
         self._ids, self._speakers = list(utterance_ids), list(speaker_ids)
         self._index = {name: i for i, name in enumerate(self._ids)}
         if len(self._index) != len(self._ids):
@@ -69,25 +74,64 @@ class ResumableWriter:
         self._fingerprint = digest.hexdigest()
 
     def __enter__(self) -> Self:
-        if not self._is_ours():
-            self._create()
-        with h5py.File(self._part, "r") as file:
-            places = {name: self._place(file[name]) for name in self._shapes}
-        self._arrays = places
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        self._held = FileLock(self._lock, blocking=False)
+        try:
+            self._held.acquire()
+        except Timeout as error:
+            raise StoreError(
+                f"{self._path}: another job is writing this file; end that first"
+            ) from error
+        try:
+            if not self._is_ours():
+                self._create()
+            with h5py.File(self._part, "r") as file:
+                # Killed before it got its name: nothing else is left to do.
+                self._finished = bool(file.attrs["complete"])
+                self._arrays = (
+                    {}
+                    if self._finished
+                    else {name: self._place(file[name]) for name in self._shapes}
+                )
+        except BaseException:
+            self._let_go()
+            raise
         return self
+
+    def _let_go(self) -> None:
+        self._lock.unlink(missing_ok=True)
+        self._held.release()
 
     def _is_ours(self) -> bool:
         try:
             with h5py.File(self._part, "r") as file:
-                return bool(file.attrs.get("fingerprint") == self._fingerprint)
-        except OSError:
-            return False  # there is none, or it was killed while it was being created
+                whole = "written" in file or bool(file.attrs["complete"])
+                return whole and bool(file.attrs.get("fingerprint") == self._fingerprint)
+        except UNREADABLE:
+            return False  # there is none, or it was killed while it was created or completed
 
     def _create(self) -> None:
         in_place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         in_place.set_layout(h5py.h5d.CONTIGUOUS)
         in_place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         in_place.set_obj_track_times(False)  # the same content makes the same file
+        try:
+            self._create_structure(in_place)
+            # Room is taken now: a full disk under a mapped file would kill the process later.
+            with self._part.open("r+b") as stream:
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(stream.fileno(), 0, self._part.stat().st_size)
+            with h5py.File(self._part, "r+") as file:
+                file.attrs["fingerprint"] = self._fingerprint
+        except (OSError, RuntimeError) as error:  # h5py has both for a full disk
+            self._part.unlink(missing_ok=True)
+            free = shutil.disk_usage(self._part.parent).free
+            raise StoreError(
+                f"{self._path}: no room for it, {free / 1e6:.3f} MB are free ({error}); nothing "
+                "was written"
+            ) from error
+
+    def _create_structure(self, in_place: h5py.h5p.PropDCID) -> None:
         text = h5py.string_dtype("utf-8")
         with h5py.File(self._part, "w") as file:
             for name, (shape, dtype) in self._shapes.items():
@@ -104,21 +148,6 @@ class ResumableWriter:
                 file[name] = table
             file.attrs.update(self._attributes)
             file.attrs.update(complete=False, fingerprint="")
-        try:
-            # Room is taken now: a full disk under a mapped file would kill the process later.
-            with self._part.open("r+b") as stream:
-                if hasattr(os, "posix_fallocate"):  # not on macOS
-                    os.posix_fallocate(stream.fileno(), 0, self._part.stat().st_size)
-        except OSError as error:
-            size = self._part.stat().st_size
-            self._part.unlink()
-            free = shutil.disk_usage(self._part.parent).free
-            raise StoreError(
-                f"{self._path}: no room for {size / 1e9:.3f} GB, {free / 1e9:.3f} GB are free "
-                f"({error.strerror}); nothing was written"
-            ) from error
-        with h5py.File(self._part, "r+") as file:
-            file.attrs["fingerprint"] = self._fingerprint
 
     def _place(self, dataset: h5py.Dataset) -> npt.NDArray[Any]:
         if dataset.size == 0:
@@ -130,6 +159,8 @@ class ResumableWriter:
     @property
     def remaining(self) -> list[str]:
         """The utterances that are still to be written, in the order they were announced."""
+        if self._finished:
+            return []
         return [self._ids[u] for u in np.flatnonzero(self._arrays["written"] == 0)]
 
     def _set_written(self, u: int, stored: npt.NDArray[Any]) -> None:
@@ -145,10 +176,12 @@ class ResumableWriter:
         if missing := self.remaining:
             raise StoreError(f"{len(missing)} utterance(s) not written, the first is {missing[0]}")
         self._release()
-        with h5py.File(self._part, "r+") as file:
-            del file["written"]
-            self._complete(file)
-            file.attrs["complete"] = True
+        if not self._finished:
+            require_room(self._part.parent, COMPLETION_BYTES, f"what completes {self._path.name}")
+            with h5py.File(self._part, "r+") as file:
+                del file["written"]
+                self._complete(file)
+                file.attrs["complete"] = True
         replace_with_part(self._path)
 
     def _release(self) -> None:
@@ -163,7 +196,10 @@ class ResumableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._finish()
-        else:
-            self._release()
+        try:
+            if error is None:
+                self._finish()
+            else:
+                self._release()
+        finally:
+            self._let_go()

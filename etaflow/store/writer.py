@@ -77,7 +77,7 @@ class FeatureWriter(ResumableWriter):
         ):
             raise StoreError(
                 f"{utterance_id}: NaN, infinite or beyond {self._dtype}; nothing is written. "
-                "Check the model's weights, or store float32 (`dtype` in the config)."
+                "Check the model's weights, or set `dtype` and `precision` to float32."
             )
         stored, exact = features.astype(self._dtype), features.astype(np.float64)
         self._arrays["frames"][start:stop] = stored

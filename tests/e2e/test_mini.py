@@ -207,7 +207,7 @@ CHANGES = {
     ),
     "ssl.wavlm-tiny.batch_seconds": (
         30,
-        {"dump_features_wavlm-tiny": 2, "fit_eta": 3, "train_vocoder": 1, "convert": 4},
+        {"dump_features_mini_wavlm-tiny": 2, "fit_eta": 3, "train_vocoder": 1, "convert": 4},
     ),
     "seed": (1, {"plot_umap": 1}),
 }

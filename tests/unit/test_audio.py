@@ -14,6 +14,7 @@ from etaflow.audio import (
     SAMPLE_RATE,
     AudioError,
     check_audio,
+    file_checksum,
     read_ahead,
     read_audio,
     resample,
@@ -203,8 +204,10 @@ def test_reading_ahead_keeps_the_order_and_stops_at_a_bad_file(tmp_path: Path) -
         write_audio(path, np.full(800 * (5 - index), 0.1 * (index + 1), np.float32))
     asked: list[int] = []
 
-    def batches() -> Iterator[list[Path]]:
-        for number, batch in enumerate([[paths[3], paths[0]], [paths[1]], [paths[4], paths[2]]]):
+    files = [(path, file_checksum(path)) for path in paths]
+
+    def batches() -> Iterator[list[tuple[Path, str]]]:
+        for number, batch in enumerate([[files[3], files[0]], [files[1]], [files[4], files[2]]]):
             asked.append(number)
             yield batch
 
@@ -217,8 +220,8 @@ def test_reading_ahead_keeps_the_order_and_stops_at_a_bad_file(tmp_path: Path) -
     assert [len(wave) for wave in next(reading)] == [800, 2400]
     with pytest.raises(StopIteration):
         next(reading)
-    paths[1].write_bytes(b"RIFF")
-    reading = read_ahead([[paths[0]], [paths[1]]])
+    write_audio(paths[1], np.full(3200, 0.3, np.float32))
+    reading = read_ahead([[files[0]], [files[1]]])
     assert len(next(reading)) == 1
-    with pytest.raises(AudioError, match=r"1\.wav: unreadable"):
+    with pytest.raises(AudioError, match=r"1\.wav: changed since its manifest was made"):
         next(reading)

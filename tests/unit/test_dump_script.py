@@ -83,5 +83,24 @@ def test_room_is_asked_for_all_shards_that_are_not_begun(
     full = shutil.disk_usage(tmp_path)._replace(free=shard - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     result = dump(manifests / "0000.tsv", wavlm_tiny, [3], tmp_path)
-    assert "the features of corpus that are still to be made need 0.0 GB" in str(result.exception)
+    message = "no room for the features of corpus that are still to be made: 0.2 MB, 0.2 MB are"
+    assert message in str(result.exception)
     assert not list(tmp_path.glob("l3/*.h5"))
+
+
+def test_arguments_that_do_not_match_are_refused_before_the_model_is_loaded(
+    manifests: Path, wavlm_tiny: Path, tmp_path: Path
+) -> None:
+    result = dump(manifests / "0000.tsv", wavlm_tiny, [1, 1], tmp_path)
+    assert result.exit_code == 2
+    assert "each layer once, each with an output of its own" in result.output
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_recording_that_changed_since_its_manifest_is_named(
+    manifests: Path, wavlm_tiny: Path, tmp_path: Path
+) -> None:
+    other = np.random.default_rng(1).normal(0, 0.1, 17_003).astype(np.float32)
+    write_audio(tmp_path / "1.wav", other)  # as long as the one before
+    result = dump(manifests / "0000.tsv", wavlm_tiny, [3], tmp_path)
+    assert "1.wav: changed since its manifest was made" in str(result.exception)

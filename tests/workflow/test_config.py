@@ -138,15 +138,16 @@ def test_every_key_of_the_schema_is_explained() -> None:
 @pytest.mark.parametrize(
     ("together", "jobs"),
     [
-        ([1, 3], {"dump_features_wavlm-tiny": 4}),
-        ([1, 2], {"dump_features": 4}),
-        ([13, 30], {"dump_features": 4}),
+        ([3, 1, 4], {"dump_features_mini_wavlm-tiny": 4}),  # 1 and 3; nothing asks for 4
+        ([1, 2], {"dump_features": 8}),
+        ([13, 30], {"dump_features": 8}),
     ],
 )
 def test_layers_together_are_one_job_and_the_others_their_own(
     tmp_path: Path, together: list[int], jobs: dict[str, int]
 ) -> None:
-    config = changed(changed(load_config(), "sweep", ...), "ssl.wavlm-tiny.together", together)
+    config = changed(load_config(), "sweep", {"eta": "mini", "layer": [1, 3]})
+    config = changed(config, "ssl.wavlm-tiny.together", together)
     found = planned(tmp_path, config)
     assert {rule: count for rule, count in found.items() if "dump" in rule} == jobs
 
@@ -154,7 +155,7 @@ def test_layers_together_are_one_job_and_the_others_their_own(
 def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -> None:
     jobs = planned(tmp_path, changed(load_config(), "corpora.mini.shards", 7))
     assert (
-        jobs["dump_features_wavlm-tiny"],
+        jobs["dump_features_mini_wavlm-tiny"],
         jobs["embed_speakers"],
         jobs["gather_embeddings"],
     ) == (7, 7, 1)
