@@ -6,9 +6,10 @@ Needs the features and embeddings of a corpus. Makes `eta/{eta}/pca.safetensors`
 
 
 rule eta:
-    """All Eta models of the config."""
+    """All Eta models of the config, and their probes."""
     input:
         expand(f"{RESULTS}/eta/{{eta}}/eta.safetensors", eta=config["eta"]),
+        expand(f"{RESULTS}/eta/{{eta}}/probe.tsv", eta=config["eta"] if "probe" in config else []),
 
 
 rule fit_pca:
