@@ -57,22 +57,25 @@ def align(waveform: Waveform, text: str) -> list[Segment]:
             decoder.start_utt()
             decoder.process_raw(pcm, full_utt=True)
             decoder.end_utt()
-        aligned = list(decoder.get_alignment())
+        # Read at once: an entry is gone as soon as its iterator moves on.
+        aligned = [
+            (entry.name, [(phone.name, phone.start, phone.duration) for phone in entry])
+            for entry in decoder.get_alignment()
+        ]
     except RuntimeError as error:
         raise AlignmentError("the recording does not fit the text") from error
     # Silences are `<sil>`, `</s>`, `[NOISE]`; a second pronunciation is `read(2)`.
-    spoken = [entry for entry in aligned if entry.name[0] not in "<["]
-    if [entry.name.split("(")[0] for entry in spoken] != words:
+    spoken = [(name.split("(")[0], phones) for name, phones in aligned if name[0] not in "<["]
+    if [word for word, _ in spoken] != words:
         raise AlignmentError("the words found are not those of the text")
     offset, last = round(SILENCE_SECONDS * STEPS), len(waveform) * STEPS // SAMPLE_RATE
     rows = []
-    for word, entry in zip(words, spoken, strict=True):
-        for phone in entry:
-            start = max(phone.start - offset, 0)
-            stop = min(phone.start + phone.duration - offset, last)
+    for word, phones in spoken:
+        for phone, begin, duration in phones:
+            start, stop = max(begin - offset, 0), min(begin - offset + duration, last)
             if start >= stop:
-                raise AlignmentError(f"{word}: a phone lies outside the recording")
-            rows.append((start / STEPS, stop / STEPS, word, phone.name))
+                raise AlignmentError(f"a phone lies outside the recording: {word}")
+            rows.append((start / STEPS, stop / STEPS, word, phone))
     return rows
 
 

@@ -79,7 +79,7 @@ def draw_balanced(
 
 
 def draw_frames(utterance_id: str, num_frames: int, count: int, seed: int = 0) -> Indices:
-    """Draw `count` frames of an utterance, or all it has, rising; the same whatever else is drawn."""
+    """At most `count` frames of an utterance, rising; the same whatever else is drawn."""
     generator = np.random.default_rng([seed, *utterance_id.encode()])
     return np.sort(generator.permutation(num_frames)[:count])
 

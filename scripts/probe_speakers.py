@@ -168,9 +168,7 @@ def main(
                 "which flatters it; split the corpus by speaker, or probe another one"
             )
         labels, names = items["label"].tolist(), items["utterance_id"].tolist()
-        weights = worst_weights(
-            [model.config["weights"], *([ALIGNER] if probe == "content" else [])]
-        )
+        path = [model.config["weights"], *([ALIGNER] if probe == "content" else [])]
         for kind, values in item_features(items, store, model, vectors).items():
             try:
                 found = linear_probe(values, labels, names, settings["folds"], settings["seed"])
@@ -179,7 +177,9 @@ def main(
                 break
             rates = (found.accuracy, found.low, found.high, found.chance, found.majority)
             counts = (found.items, found.utterances, found.classes, seen)
-            rows.append([probe, kind, unit, *(100 * rate for rate in rates), *counts, weights])
+            rows.append(
+                [probe, kind, unit, *(100 * rate for rate in rates), *counts, worst_weights(path)]
+            )
             complain(
                 f"{probe} probe, {unit}, {kind}: {found.accuracy:.1%} "
                 f"({found.low:.1%} to {found.high:.1%}), chance {found.chance:.1%}"
