@@ -25,6 +25,7 @@ def small_config() -> dict[str, Any]:
     corpus |= {"speakers": 6, "sentences": 6, "shards": 2}
     corpus["split"]["test_fraction"] = 0.34
     config["eta"]["mini"]["pca"] = 4
+    config["probe"]["folds"] = 2
     vocoder = config["vocoder"]["hifigan-tiny"]
     vocoder |= {
         "steps": 12,
