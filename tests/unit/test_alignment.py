@@ -85,6 +85,6 @@ def test_files_in_processes_are_as_alone_and_the_rest_is_named(
         rows = aligned.loc[aligned["utterance_id"] == name].drop(columns="utterance_id")
         assert list(rows.itertuples(index=False, name=None)) == align(read_audio(path), text)
     assert list(rejected["utterance_id"]) == names[4:]
-    assert rejected["reason"].iloc[0] == "the recording does not fit the text"
+    assert rejected["reason"].iloc[0] == "a phone lies outside the recording: two"
     assert rejected["reason"].iloc[1].startswith("unreadable")
     assert rejected["reason"].iloc[2] == "no text"

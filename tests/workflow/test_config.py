@@ -170,7 +170,7 @@ def test_words_are_probed_where_the_vocabulary_is_closed(tmp_path: Path) -> None
     assert "--alignments results/mini/alignments/mini.tsv --words" in output
     config = load_config("librispeech")
     output = snakemake(tmp_path, config, "eta", "--dry-run", "--printshellcmds")
-    assert "--alignments results/librispeech/alignments/librispeech-test.tsv  --out" in output
+    assert "--alignments results/librispeech/alignments/librispeech-test.tsv --out" in output
     assert "--words" not in output
 
 
