@@ -61,6 +61,8 @@ def dangling_references(config):
         yield from check("sweep.eta", config["sweep"]["eta"], "eta")
         for encoder in config["sweep"].get("encoder", []):
             yield from check("sweep.encoder", encoder, "models")
+    if "probe" in config:
+        yield from check("probe.corpus", config["probe"]["corpus"], "corpora")
     if "conversion" in config:
         conversion = config["conversion"]
         yield from check("conversion.corpus", conversion["corpus"], "corpora")
@@ -81,6 +83,16 @@ SSL_ENCODERS = {
     "hubert-base",
     "hubert-large",
 }
+
+
+def has_test_split(corpus):
+    """Whether a corpus's entry puts any utterance into `test`: its split, or its subsets' names.
+
+    VoxCeleb1 has neither; the speakers of its trials are `test`.
+    """
+    if "split" in corpus:
+        return corpus["split"]["test_fraction"] > 0
+    return not all(name.startswith("train-") for name in corpus.get("subsets", ["trials"]))
 
 
 def misfits(config):
@@ -114,6 +126,12 @@ def misfits(config):
         ):
             if len(sizes[one]) != len(sizes[other]):
                 yield f"{place}.{other} = {sizes[other]}: not as many as {one} = {sizes[one]}"
+    if "probe" in config:
+        corpus = config["corpora"][config["probe"]["corpus"]]
+        if not has_test_split(corpus):
+            yield f"probe.corpus = {config['probe']['corpus']!r}: has no test utterances to probe"
+        if corpus["kind"] == "voxceleb1" and config["probe"]["content"]:
+            yield "probe.content: VoxCeleb1 has no texts to align; say `content: null`"
     if "conversion" in config:
         conversion = config["conversion"]
         yield from kind("conversion.judge", conversion["judge"], SPEAKER_ENCODERS)
@@ -408,6 +426,19 @@ def pca_of_eta(wildcards):
     """The PCA of an Eta model, unless the config says null."""
     fitted = config["eta"][wildcards.eta]["pca"] is not None
     return f"{RESULTS}/eta/{wildcards.eta}/pca.safetensors" if fitted else []
+
+
+def probed_features(wildcards):
+    """The features of the probed corpus that an Eta model applies to."""
+    entry = entry_of("eta", wildcards)
+    return shard_files("features", config["probe"]["corpus"], entry["ssl"], entry["layer"])
+
+
+def content_of_probe(wildcards, input):
+    """What else than speakers is probed: phones, and words where the vocabulary is closed."""
+    closed = config["corpora"][config["probe"]["corpus"]]["kind"] == "mini"
+    words = " --words" if closed else ""
+    return f"--alignments {input.alignments}{words}" if input.alignments else ""
 
 
 def method_of(system):

@@ -6,10 +6,11 @@ Needs the features and embeddings of a corpus. Makes `eta/{eta}/pca.safetensors`
 
 
 rule eta:
-    """All Eta models of the config, and what its sweep finds."""
+    """All Eta models of the config, what their sweep finds, and their probes."""
     input:
         expand(f"{RESULTS}/eta/{{eta}}/eta.safetensors", eta=config["eta"]),
         f"{RESULTS}/eta/sweep.tsv" if sweep() else [],
+        expand(f"{RESULTS}/eta/{{eta}}/probe.tsv", eta=config["eta"] if "probe" in config else []),
 
 
 rule fit_pca:

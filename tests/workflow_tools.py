@@ -27,6 +27,7 @@ def small_config() -> dict[str, Any]:
     config["ssl"]["wavlm-tiny"]["together"] = [1, 3]
     config["eta"]["mini"]["pca"] = 4
     config["sweep"] = {"eta": "mini", "layer": [1, 3], "frames": [5, None]}
+    config["probe"]["folds"] = 2
     vocoder = config["vocoder"]["hifigan-tiny"]
     vocoder |= {
         "steps": 12,

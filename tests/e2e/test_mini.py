@@ -97,6 +97,21 @@ def test_the_eta_fit_leaves_no_linear_trace_of_the_speaker(results: Path) -> Non
     assert 0 < config["r2"] < 1
 
 
+def test_probes_are_of_speakers_that_the_fit_never_saw(results: Path) -> None:
+    table = read_table(results / "eta/mini/probe.tsv", ("accuracy", "low", "high", "n"))
+    kinds = [("speaker", "utterance"), ("speaker", "frame"), ("content", "phone")]
+    expected = [(*kind, side) for kind in [*kinds, ("content", "word")] for side in ("raw", "eta")]
+    columns = ["probe", "unit", "features"]
+    assert list(table[columns].itertuples(index=False, name=None)) == expected
+    assert set(table["speakers_in_fit"]) == {"0"}
+    assert set(table["weights"]) == {"untrained"}
+    assert (table["low"] <= table["accuracy"]).all()
+    assert (table["accuracy"] <= table["high"]).all()
+    assert table["n"].tolist()[:4] == [12, 12, 240, 240]
+    aligned = read_table(results / "alignments/mini.tsv")
+    assert aligned["utterance_id"].nunique() == 12
+
+
 def test_metrics_are_complete_labelled_and_within_range(results: Path) -> None:
     table = read_table(results / "conversion/metrics.tsv", ("value", "low", "high", "n"))
     assert list(table.columns) == ["system", "metric", "value", "low", "high", "n", "weights"]
@@ -196,7 +211,11 @@ def test_the_command_line_converts(results: Path, run: Path, tmp_path: Path) -> 
 
 CHANGES = {
     # Only the two Eta systems rest on the Eta model.
-    "eta.mini.ridge": (0.5, {"fit_eta": 3, "plot_umap": 1, "bundle": 1, "convert": 2}),
+    "eta.mini.ridge": (
+        0.5,
+        {"fit_eta": 3, "probe_speakers": 3, "plot_umap": 1, "bundle": 1, "convert": 2},
+    ),
+    "probe.seed": (1, {"probe_speakers": 3}),
     "conversion.bootstrap_rounds": (
         200,
         {"score_conversion": 5, "collect_metrics": 1, "bundle": 1},
@@ -219,7 +238,7 @@ def test_a_changed_key_runs_what_depends_on_it(run: Path, key: str) -> None:
     jobs = planned(run, changed(small_config(), key, value))
     assert expected.items() <= jobs.items()
     untouched = {"fetch_corpus", "fetch_model", "build_manifest_mini", "embed_speakers", "fit_pca"}
-    assert not untouched & set(jobs)
+    assert not (untouched | {"align_texts"}) & set(jobs)
 
 
 def test_reordered_keys_run_nothing(run: Path) -> None:

@@ -40,6 +40,10 @@ CASES: list[tuple[str, Any, str]] = [
     ("sweep.eta", "other", "sweep.eta = 'other': not in `eta`, which has mini"),
     ("sweep.layer", [0], "sweep.layer.0 = 0: 0 is less than the minimum of 1"),
     ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
+    ("probe.corpus", "other", "probe.corpus = 'other': not in `corpora`, which has mini"),
+    ("probe.folds", 1, "probe.folds = 1: 1 is less than the minimum of 2"),
+    ("probe.content", "whisper", "probe.content = 'whisper': 'whisper' is not one of"),
+    ("corpora.mini.split.test_fraction", 0, "probe.corpus = 'mini': has no test utterances"),
 ]
 
 
@@ -176,3 +180,48 @@ def test_a_sweep_does_not_take_the_name_of_an_entry(tmp_path: Path) -> None:
     config["eta"]["mini-layer-1"] = config["eta"]["mini"]
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
     assert "eta.mini-layer-1: the sweep over layer needs this name" in output
+
+
+def test_probes_are_made_of_every_eta_model_where_the_config_asks(tmp_path: Path) -> None:
+    config = changed(load_config(), "sweep", ...)
+    config["eta"]["all"] = config["eta"]["mini"] | {"pca": None}
+    jobs = planned(tmp_path, config)
+    assert (jobs["align_texts"], jobs["probe_speakers"]) == (1, 2)
+    jobs = planned(tmp_path, changed(config, "probe.content", None))
+    assert (jobs.get("align_texts"), jobs["probe_speakers"]) == (None, 2)
+    jobs = planned(tmp_path, changed(config, "probe", ...))
+    assert not {"align_texts", "probe_speakers"} & set(jobs)
+
+
+def test_words_are_probed_where_the_vocabulary_is_closed(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, load_config(), "eta", "--dry-run", "--printshellcmds")
+    assert "--alignments results/mini/alignments/mini.tsv --words" in output
+    config = load_config("librispeech")
+    output = snakemake(tmp_path, config, "eta", "--dry-run", "--printshellcmds")
+    assert "--alignments results/librispeech/alignments/librispeech-test.tsv --out" in output
+    assert "--words" not in output
+
+
+def test_a_probed_corpus_of_its_own_gets_features_and_embeddings_of_the_eta_model(
+    tmp_path: Path,
+) -> None:
+    config = changed(load_config(), "sweep", ...)
+    with_one = planned(tmp_path, config)
+    corpus = config["corpora"]["mini"] | {"seed": 1, "shards": 3}
+    config["corpora"]["other"] = corpus
+    jobs = planned(tmp_path, changed(config, "probe.corpus", "other"))
+    for rule in ("dump_features", "embed_speakers"):
+        assert jobs[rule] == with_one[rule] + 3
+    assert (jobs["gather_embeddings"], jobs["align_texts"], jobs["probe_speakers"]) == (2, 1, 1)
+
+
+def test_a_corpus_without_test_utterances_or_texts_is_not_probed(tmp_path: Path) -> None:
+    config = changed(load_config("librispeech"), "probe.corpus", "librispeech-960")
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "probe.corpus = 'librispeech-960': has no test utterances to probe" in output
+    config["corpora"]["vox"] = {"kind": "voxceleb1", "root": "here", "seed": 0, "shards": 1}
+    config = changed(config, "probe.corpus", "vox")
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "probe.content: VoxCeleb1 has no texts to align; say `content: null`" in output
+    assert "no test utterances" not in output
+    snakemake(tmp_path, changed(config, "probe.content", None), "--dry-run")
