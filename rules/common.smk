@@ -406,3 +406,14 @@ def synthesised_systems():
     """The systems whose output is not a recording."""
     systems = config["conversion"]["systems"]
     return [name for name, entry in systems.items() if entry["method"] != "original"]
+
+
+def bundle_config(wildcards):
+    """What the card of the bundle says of the config."""
+    conversion = config["conversion"]
+    vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
+    corpora = {entry["corpus"] for entry in (eta, vocoder)}
+    seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in sorted(corpora)}
+    seeds |= {"vocoder": vocoder["seed"], "conversion": conversion["seed"]}
+    facts = {"run": config["run"], "seeds": seeds, "eta": eta, "vocoder": vocoder}
+    return json.dumps(facts, sort_keys=True)

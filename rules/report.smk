@@ -211,8 +211,11 @@ if CONVERSION:
             speaker=model(ETA["encoder"]),
             eta=f"{RESULTS}/eta/{CONVERSION['eta']}/eta.safetensors",
             eta_config=f"{RESULTS}/eta/{CONVERSION['eta']}/config.json",
+            eta_manifest=f"{RESULTS}/manifests/{ETA['corpus']}.recordings.tsv",
             vocoder=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/generator.safetensors",
             vocoder_config=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/config.json",
+            vocoder_metrics=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/metrics.tsv",
+            vocoder_manifest=f"{RESULTS}/manifests/{VOCODER['corpus']}.recordings.tsv",
             metrics=f"{RESULTS}/conversion/metrics.tsv",
         output:
             f"{RESULTS}/bundle/config.json",
@@ -227,10 +230,10 @@ if CONVERSION:
             mem_mb=2000,
             runtime="1h",
         params:
-            config=subtree("", "run"),
-            run=config["run"],
+            config=bundle_config,
         shell:
-            "python {input.code[0]:q} --title {params.run} --ssl {input.ssl}"
+            "python {input.code[0]:q} --config {params.config:q} --ssl {input.ssl}"
             " --speaker {input.speaker} --eta $(dirname {input.eta})"
-            " --vocoder $(dirname {input.vocoder}) --metrics {input.metrics} --output {output}"
-            " 2> >(tee {log} >&2)"
+            " --eta-manifest {input.eta_manifest} --vocoder $(dirname {input.vocoder})"
+            " --vocoder-manifest {input.vocoder_manifest} --metrics {input.metrics}"
+            " --output {output} 2> >(tee {log} >&2)"

@@ -29,7 +29,11 @@ def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedMode
     logging.disable_progress_bar()
     try:
         model, loading = AutoModel.from_pretrained(
-            files, config=config, local_files_only=True, output_loading_info=True
+            files,
+            config=config,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     finally:
         logging.set_verbosity(verbosity)
@@ -108,7 +112,7 @@ class SSLEncoder(nn.Module):
         if precision not in ("float32", "float16"):
             raise ValueError(f"precision {precision!r}: allowed are float32 and float16")
         info, files = read_model_info(source)
-        config = AutoConfig.from_pretrained(files, local_files_only=True)
+        config = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
         layers = [layer] if isinstance(layer, int) else sorted(set(layer))
         depth = config.num_hidden_layers
         if not layers or not 1 <= layers[0] <= layers[-1] <= depth:

@@ -307,14 +307,17 @@ def test_a_server_that_stays_busy_is_given_up_and_resumed_later(
     [
         (
             Fault("/tree/" + REVISION, 401),
-            r"refused \(401\).*check `repo`.*hf auth login",
+            r"refused \(401\).*check its name.*hf auth login",
         ),
         (Fault("model.safetensors", 401, "GatedRepo"), r"gated: accept.*`hf auth login`.*HF_TOKEN"),
         (Fault("model.safetensors", 403, "GatedRepo"), r"gated: accept.*`hf auth login`.*HF_TOKEN"),
         (Fault("model.safetensors", 403), r"access was refused \(403\)"),
         (Fault("model.safetensors", 404, "EntryNotFound"), r"not there \(404\)"),
-        (Fault("/tree/" + REVISION, 404, "RepoNotFound"), r"not there \(404\): check `repo`"),
-        (Fault("/tree/" + REVISION, 404, "RevisionNotFound"), "no revision 0+1: check `revision`"),
+        (Fault("/tree/" + REVISION, 404, "RepoNotFound"), r"not there \(404\): check its name"),
+        (
+            Fault("/tree/" + REVISION, 404, "RevisionNotFound"),
+            "no revision 0+1: check its sp",
+        ),
     ],
 )
 def test_a_refusal_is_not_tried_again_and_says_what_to_do(
