@@ -12,7 +12,7 @@ import etaflow
 from etaflow.atomic import atomic_directory, write_json, write_text
 from etaflow.converter import BUNDLE_FORMAT
 from etaflow.eta import EtaModel
-from etaflow.evaluation.tables import UNTRAINED, format_metrics_table
+from etaflow.evaluation.tables import format_metrics_table
 from etaflow.hub import needed_files
 from etaflow.manifest import read_manifest, read_table
 from etaflow.models import ModelInfo, read_model_info, worst_weights
@@ -51,7 +51,7 @@ write_audio("out.wav", waveform)
 | folder | model | where it is from | weights |
 | --- | --- | --- | --- |
 {models}
-| `eta` | Eta model of {components} | fitted in this run | on {weights} models |
+| `eta` | Eta model {components} | fitted in this run | on {weights} models |
 | `vocoder` | HiFi-GAN, the weights of step {step} | trained in this run | on {weights} models |
 
 Features are those of layer {layer}; waveforms are {normalized} zero mean and unit variance first.
@@ -85,6 +85,11 @@ Values are followed by their bootstrap 95 % interval.
 
 None is stated for these weights: whoever publishes them says which, as `license:` at the top of
 this file. What is in `ssl` and `speaker` keeps the licence that it came with.
+"""
+
+WARNING = """> **Warning: untrained weights.** Conversions are noise, and the numbers below say that the
+> workflow runs, not how well the method works.
+
 """
 
 
@@ -169,7 +174,7 @@ def main(
             CARD.format(
                 front_matter=front_matter.to_yaml(),
                 run=settings["run"],
-                warning=f"> **Warning: {UNTRAINED}.**\n\n" if untrained else "",
+                warning=WARNING if untrained else "",
                 version=etaflow.__version__,
                 models="\n".join(models),
                 layer=trained_on["layer"],
