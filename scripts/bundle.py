@@ -87,8 +87,8 @@ None is stated for these weights: whoever publishes them says which, as `license
 this file. What is in `ssl` and `speaker` keeps the licence that it came with.
 """
 
-WARNING = """> **Warning: untrained weights.** Conversions are noise, and the numbers below say that the
-> workflow runs, not how well the method works.
+WARNING = """> **Warning: untrained weights.** Conversions are noise, and the numbers below say
+> that the workflow runs, not how well the method works.
 
 """
 
