@@ -166,7 +166,7 @@ class Analysis:
             ls="--",
             label=f"all dimensions: {100 * self.model['fit_r2']:.1f} %",
         )
-        fit.legend(frameon=False)
+        fit.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
         fit.set(xlabel="variance that the fit explained on its corpus (%)", ylabel="dimensions")
         return figure
 

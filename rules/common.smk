@@ -412,8 +412,8 @@ def bundle_config(wildcards):
     """What the card of the bundle says of the config."""
     conversion = config["conversion"]
     vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
-    corpora = {entry["corpus"] for entry in (eta, vocoder)}
-    seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in sorted(corpora)}
+    corpora = sorted({eta["corpus"], vocoder["corpus"]})
+    seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in corpora}
     seeds |= {"vocoder": vocoder["seed"], "conversion": conversion["seed"]}
     facts = {"run": config["run"], "seeds": seeds, "eta": eta, "vocoder": vocoder}
     return json.dumps(facts, sort_keys=True)

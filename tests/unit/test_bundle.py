@@ -142,6 +142,7 @@ def convert(source: str, *arguments: str, cwd: Path, **environment: str) -> floa
     return float(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bundle", "own_models"])
 def test_a_bundle_that_was_carried_off_loads_without_a_network(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -162,6 +163,7 @@ def uploaded(bundle: Path, server: Hub) -> None:
     server.files |= dict.fromkeys((*pickles, "ssl/modeling.py"), b"harmful")
 
 
+@pytest.mark.slow
 def test_a_repository_is_fetched_once_and_then_loads_offline(bundle: Path, tmp_path: Path) -> None:
     cache = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     with running() as server:
@@ -174,6 +176,7 @@ def test_a_repository_is_fetched_once_and_then_loads_offline(bundle: Path, tmp_p
     assert offline == online == convert(str(bundle), cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_pickles_are_fetched_where_the_model_is_one(own_models: Path, tmp_path: Path) -> None:
     cache = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     with running() as server:
@@ -187,7 +190,9 @@ def test_pickles_are_fetched_where_the_model_is_one(own_models: Path, tmp_path: 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with running() as server:
+        files = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         yield server
 
