@@ -215,7 +215,7 @@ def test_the_card_says_what_the_run_was(results: Path) -> None:
     fitted = json.loads((results / "eta/mini/config.json").read_text(encoding="utf-8"))
     assert "untrained" in card.data.tags
     assert f"{fitted['frames']} frames" in card.text
-    assert "Seeds: corpus mini 0, vocoder 0, conversion 0." in " ".join(card.text.split())
+    assert "Seeds: conversion 0, corpus mini 0, vocoder 0." in " ".join(card.text.split())
     entries = json.loads(card.text.split("```json\n")[1].split("```")[0])
     config = small_config()
     assert entries == {
