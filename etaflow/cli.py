@@ -1,4 +1,4 @@
-"""The command line: `etaflow convert …`."""
+"""The command line: `etaflow convert …`, `etaflow analyze …`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,11 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Bundle = Annotated[
+    str, typer.Option(help="of a run: results/RUN/bundle, or OWNER/NAME on the Hugging Face Hub")
+]
+Gpus = Annotated[int, typer.Option(help="1 to compute on the GPU")]
 
 
 @app.callback()
@@ -18,10 +23,10 @@ def convert(
     source: Annotated[Path, typer.Argument(help="recording whose words are kept")],
     references: Annotated[list[Path], typer.Argument(help="recordings of the target speaker")],
     output: Annotated[Path, typer.Option("--output", "-o", help="WAV or FLAC file to write")],
-    bundle: Annotated[Path, typer.Option(help="bundle of a run: results/RUN/bundle")],
+    bundle: Bundle,
     method: Annotated[str, typer.Option(help="knn, knn-eta-source, knn-eta or copy")] = "knn",
     topk: Annotated[int, typer.Option(help="neighbours a frame")] = 4,
-    gpus: Annotated[int, typer.Option(help="1 to compute on the GPU")] = 0,
+    gpus: Gpus = 0,
 ) -> None:
     """Say SOURCE in the voice of the REFERENCES."""
     from etaflow.audio import check_audio, check_suffix, read_audio, write_audio
@@ -42,3 +47,30 @@ def convert(
         raise typer.Exit(1) from error
     if converter.weights == "untrained":
         typer.echo("note: this bundle stands on untrained weights; expect noise", err=True)
+
+
+@app.command()
+def analyze(
+    recording: Annotated[Path, typer.Argument(help="recording to split")],
+    bundle: Bundle,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write; a new one")],
+    gpus: Gpus = 0,
+) -> None:
+    """Split the features of a RECORDING into speaker and rest: arrays, measures and a figure."""
+    from etaflow.analysis import analyze, check_output
+    from etaflow.audio import check_audio, read_audio
+    from etaflow.converter import VoiceConverter
+    from etaflow.device import select_device
+
+    try:
+        check_output(output)
+        check_audio(recording)
+        converter = VoiceConverter.from_pretrained(bundle, select_device(gpus))
+        analyze(read_audio(recording), converter).save(output)
+    except (ValueError, RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    if converter.weights == "untrained":
+        typer.echo(
+            "note: this bundle stands on untrained weights; its measures say little", err=True
+        )

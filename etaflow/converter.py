@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from etaflow.audio import Waveform
 from etaflow.eta import EtaModel
+from etaflow.hub import HubError, pretrained_folder
 from etaflow.knn import match
 from etaflow.models import worst_weights
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
@@ -19,6 +20,11 @@ from etaflow.store import Floats, unit_rows
 from etaflow.vocoder import Generator
 
 BUNDLE_FORMAT = "etaflow-bundle/1"
+# What is fetched of a repository: pickles only where the loader of a bundled model reads them.
+BUNDLE_FILES = (
+    *("*.json", "*.md", "*.safetensors"),
+    *("ssl/pytorch_model*.bin", "speaker/embedding_model.ckpt"),
+)
 METHODS = ("copy", "knn", "knn-eta-source", "knn-eta")
 ETA_METHODS = ("knn-eta-source", "knn-eta")
 
@@ -74,29 +80,35 @@ class VoiceConverter:
     def from_pretrained(
         cls, bundle: str | Path, device: str | torch.device = "cpu"
     ) -> "VoiceConverter":
-        """Load the bundle that a run made (`results/{run}/bundle`).
+        """Load the bundle that a run made.
+
+        Args:
+            bundle: its folder (`results/{run}/bundle`); or, as text, the repository of the Hugging
+                Face Hub that it was uploaded to: `owner/name` or `owner/name@revision`.
+            device: where to compute.
 
         Raises:
-            ConversionError: the folder is no bundle, or is damaged.
+            HubError: there is neither such a folder nor such a repository.
+            ConversionError: it is no bundle, or is damaged.
         """
-        bundle = Path(bundle)
-        if not (bundle / "config.json").is_file():
+        folder = pretrained_folder(bundle, BUNDLE_FILES)
+        if not (folder / "config.json").is_file():
             raise ConversionError(f"{bundle} is no bundle: it has no config.json")
         try:
-            config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if config.get("format") != BUNDLE_FORMAT:
                 raise ConversionError(
                     f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
                 )
             return cls(
                 SSLEncoder.from_pretrained(
-                    bundle / "ssl", config["layer"], config["normalize"], device=device
+                    folder / "ssl", config["layer"], config["normalize"], device=device
                 ),
-                Generator.from_pretrained(bundle / "vocoder").to(device),
-                EtaModel.from_pretrained(bundle / "eta"),
-                load_speaker_encoder(bundle / "speaker", device),
+                Generator.from_pretrained(folder / "vocoder").to(device),
+                EtaModel.from_pretrained(folder / "eta"),
+                load_speaker_encoder(folder / "speaker", device),
             )
-        except (KeyError, json.JSONDecodeError, SafetensorError, OSError) as error:
+        except (KeyError, json.JSONDecodeError, SafetensorError, HubError, OSError) as error:
             raise ConversionError(
                 f"{bundle}: damaged bundle ({type(error).__name__}: {error}); make it again"
             ) from error

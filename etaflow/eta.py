@@ -219,17 +219,31 @@ class EtaModel:
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "EtaModel":
-        """Read a folder that `save_pretrained` wrote."""
-        source = Path(source)
-        arrays = load_file(source / "eta.safetensors")
-        names: Sequence[str] = ("mean", "components", "explained_variance_ratio")
+        """Read what `save_pretrained` wrote.
+
+        Args:
+            source: its folder, or a bundle that holds it as `eta/`; or, as text, a repository of
+                the Hugging Face Hub that is one of these: `owner/name` or `owner/name@revision`.
+
+        Raises:
+            HubError: there is neither such a folder nor such a repository.
+        """
+        # Imported here: a fit has no use for the Hub.
+        from etaflow.hub import pretrained_folder
+
+        names = ("config.json", "eta.safetensors")
+        folder = pretrained_folder(source, [*names, *(f"eta/{name}" for name in names)])
+        if (folder / "eta").is_dir():
+            folder = folder / "eta"
+        arrays = load_file(folder / "eta.safetensors")
+        parts: Sequence[str] = ("mean", "components", "explained_variance_ratio")
         pca = (
-            Pca(**{name: arrays[f"pca.{name}"] for name in names}) if "pca.mean" in arrays else None
+            Pca(**{name: arrays[f"pca.{name}"] for name in parts}) if "pca.mean" in arrays else None
         )
         return cls(
             arrays["coefficients"],
             arrays["bias"],
             arrays["mean_component"],
             pca,
-            json.loads((source / "config.json").read_text(encoding="utf-8")),
+            json.loads((folder / "config.json").read_text(encoding="utf-8")),
         )

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from huggingface_hub import HfApi, hf_hub_url, snapshot_download, try_to_load_fr
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,  # of the client that huggingface_hub uses: every failure of the network
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -159,12 +160,12 @@ def _advice(error: Exception, repo: str, revision: str) -> str:
     if isinstance(error, GatedRepoError):
         return f"it is gated: accept its terms on its page there, then {login}"
     if isinstance(error, RevisionNotFoundError):
-        return f"it has no revision {revision}: check `revision`"
+        return f"it has no revision {revision}: check its spelling"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in (401, 403):
-        return f"access was refused ({status}): check `repo`; if it is private, {login}"
+        return f"access was refused ({status}): check its name; if it is private, {login}"
     if status == 404:
-        return "it, or one of its files, is not there (404): check `repo` and `revision`"
+        return "it, or one of its files, is not there (404): check its name and revision"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, and the Hub's cache on this machine has not all of it"
     return f"{str(error) or type(error).__name__}. Run again to resume"
@@ -209,3 +210,33 @@ def fetch_repository(
     except (HTTPError, OSError, _Damaged, HubError) as error:
         advice = str(error) if isinstance(error, HubError) else _advice(error, repo, revision)
         raise HubError(f"{repo} of the Hugging Face Hub: {advice}") from error
+
+
+def pretrained_folder(source: str | Path, files: Sequence[str]) -> Path:
+    """The folder to load something from; a repository is fetched into the Hub's cache.
+
+    What the cache has already is not fetched again, and suffices where there is no network.
+
+    Args:
+        source: a folder, or, as text, `owner/name` or `owner/name@revision` of a repository. If
+            there is such a folder, it is meant.
+        files: patterns of the files to fetch, such as `*.json`; `*` stands for folders, too.
+
+    Raises:
+        HubError: there is neither such a folder nor such a repository, or it cannot be fetched.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    named = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(.+))?", str(source), re.ASCII)
+    if isinstance(source, Path) or named is None:
+        raise HubError(f"{source}: there is no such folder, and it is no repository (owner/name)")
+    repo, revision = named.group(1), named.group(2) or "main"
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(files)))
+    except (HTTPError, OSError, HFValidationError) as error:
+        # Where the cache does not help either, the cause says why the Hub could not be asked.
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+        advice = _advice(cause if isinstance(cause, Exception) else error, repo, revision)
+        raise HubError(
+            f"{source}: there is no such folder, and of the Hugging Face Hub's repository: {advice}"
+        ) from error

@@ -142,7 +142,11 @@ def probe_page(title: str, probes: Mapping[str, pd.DataFrame]) -> str:
         for (probe, unit), lines in table.groupby(["probe", "unit"], sort=False):
             cells = []
             for features in ("raw", "eta"):
-                row = lines[lines["features"] == features].iloc[0]
+                found = lines[lines["features"] == features]
+                if found.empty:
+                    cells.append("<td></td>")
+                    continue
+                row = found.iloc[0]
                 untrained |= row["weights"] == "untrained"
                 cells.append(
                     f"<td>{row['accuracy']:.1f}<small>{row['low']:.1f} to {row['high']:.1f}"
@@ -150,14 +154,18 @@ def probe_page(title: str, probes: Mapping[str, pd.DataFrame]) -> str:
                 )
             row = lines.iloc[0]
             seen = int(row["speakers_in_fit"])
-            flag = f'<small class="untrained">{seen} of them in the fit</small>' if seen else ""
+            flag = (
+                f'<small class="untrained">{seen} of the speakers in the fit</small>'
+                if seen
+                else ""
+            )
             rows.append(
                 f"<tr><th>{html.escape(name)}<small>{html.escape(row['weights'])} weights</small>"
                 f"</th><td>{PROBES[str(probe), str(unit)]}</td>{''.join(cells)}"
                 f"<td>{row['chance']:.1f}</td><td>{row['majority']:.1f}</td>"
                 f"<td>{int(row['classes'])}</td>"
-                f"<td>{int(row['n'])}<small>of {int(row['utterances'])} utterances, "
-                f"{int(row['speakers'])} speakers</small>{flag}</td></tr>"
+                f"<td>{int(row['n'])}<small>of {int(row['utterances'])} utterances</small>"
+                f"{flag}</td></tr>"
             )
     warning = f'<p class="untrained">{UNTRAINED.capitalize()}.</p>' if untrained else ""
     heads = ("Eta model", "probe", "raw, %", "η, %", "chance, %", "majority, %", "classes", "items")
@@ -167,5 +175,5 @@ def probe_page(title: str, probes: Mapping[str, pd.DataFrame]) -> str:
         f"{''.join(rows)}</table></div><p class=note>Accuracy of a linear classifier, "
         "cross-validated in folds that never part an utterance. "
         "Small: bootstrap 95 % interval over utterances. Speakers should become harder to tell, "
-        "phones and words should not.</p>",
+        "phones and words should not. What the data do not allow has no row.</p>",
     )

@@ -499,6 +499,7 @@ def report_items():
     if any(config["eta"][name]["pca"] is not None for name in studied()):
         items.append("scree.svg")
     items += [f"{figure}-{name}.svg" for name in studied() for figure in ("umap", "norms")]
+    items += ["probe.html"] if "probe" in config else []
     items += ["sweep.svg"] if sweep() else []
     if config["vocoder"]:
         items.append("training.svg")
@@ -512,3 +513,14 @@ def synthesised_systems():
     """The systems whose output is not a recording."""
     systems = config["conversion"]["systems"]
     return [name for name, entry in systems.items() if entry["method"] != "original"]
+
+
+def bundle_config(wildcards):
+    """What the card of the bundle says of the config."""
+    conversion = config["conversion"]
+    vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
+    corpora = sorted({eta["corpus"], vocoder["corpus"]})
+    seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in corpora}
+    seeds |= {"vocoder": vocoder["seed"], "conversion": conversion["seed"]}
+    facts = {"run": config["run"], "seeds": seeds, "eta": eta, "vocoder": vocoder}
+    return json.dumps(facts, sort_keys=True)

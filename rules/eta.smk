@@ -75,6 +75,10 @@ rule collect_sweep:
     input:
         code=source("collect_sweep"),
         configs=expand(f"{RESULTS}/eta/{{eta}}/config.json", eta=[e for _, _, e in sweep()]),
+        probes=expand(
+            f"{RESULTS}/eta/{{eta}}/probe.tsv",
+            eta=[e for _, _, e in sweep() if "probe" in config],
+        ),
     output:
         f"{RESULTS}/eta/sweep.tsv",
     log:

@@ -115,6 +115,37 @@ rule plot_norms:
         " --eta $(dirname {input.eta}) --output {output} 2> >(tee {log} >&2)"
 
 
+if PROBE:
+
+    rule render_probe:
+        """What linear probes find before and after the speaker is removed."""
+        input:
+            code=source("render_probe"),
+            probes=expand(f"{RESULTS}/eta/{{eta}}/probe.tsv", eta=studied()),
+        output:
+            report(
+                f"{REPORT}/probe.html",
+                caption="captions/probe.rst",
+                category="2 Eta-WavLM",
+                labels={"figure": "probes"},
+            ),
+        log:
+            f"{LOGS}/render_probe.log",
+        benchmark:
+            f"{BENCHMARKS}/render_probe.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        params:
+            title=f"Probes, run {config['run']}",
+        shell:
+            "python {input.code[0]:q} {input.probes} --title {params.title:q} --output {output}"
+            " 2> >(tee {log} >&2)"
+
+
 if sweep():
 
     rule plot_sweep:
@@ -269,8 +300,11 @@ if CONVERSION:
             speaker=model(ETA["encoder"]),
             eta=f"{RESULTS}/eta/{CONVERSION['eta']}/eta.safetensors",
             eta_config=f"{RESULTS}/eta/{CONVERSION['eta']}/config.json",
+            eta_manifest=f"{RESULTS}/manifests/{ETA['corpus']}.recordings.tsv",
             vocoder=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/generator.safetensors",
             vocoder_config=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/config.json",
+            vocoder_metrics=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/metrics.tsv",
+            vocoder_manifest=f"{RESULTS}/manifests/{VOCODER['corpus']}.recordings.tsv",
             metrics=f"{RESULTS}/conversion/metrics.tsv",
         output:
             f"{RESULTS}/bundle/config.json",
@@ -285,10 +319,10 @@ if CONVERSION:
             mem_mb=2000,
             runtime="1h",
         params:
-            config=subtree("", "run"),
-            run=config["run"],
+            config=bundle_config,
         shell:
-            "python {input.code[0]:q} --title {params.run} --ssl {input.ssl}"
+            "python {input.code[0]:q} --config {params.config:q} --ssl {input.ssl}"
             " --speaker {input.speaker} --eta $(dirname {input.eta})"
-            " --vocoder $(dirname {input.vocoder}) --metrics {input.metrics} --output {output}"
-            " 2> >(tee {log} >&2)"
+            " --eta-manifest {input.eta_manifest} --vocoder $(dirname {input.vocoder})"
+            " --vocoder-manifest {input.vocoder_manifest} --metrics {input.metrics}"
+            " --output {output} 2> >(tee {log} >&2)"

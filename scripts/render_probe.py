@@ -10,7 +10,17 @@ from etaflow.manifest import read_table
 from etaflow.pages import probe_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-NUMBERS = ("accuracy", "low", "high", "chance", "majority", "n", "utterances", "classes")
+NUMBERS = (
+    "accuracy",
+    "low",
+    "high",
+    "chance",
+    "majority",
+    "n",
+    "utterances",
+    "classes",
+    "speakers_in_fit",
+)
 
 
 @app.command()
@@ -20,8 +30,7 @@ def main(
     output: Annotated[Path, typer.Option(help="HTML to write")],
 ) -> None:
     """Write one row a probe, raw and η side by side."""
-    numbers = (*NUMBERS, "speakers", "speakers_in_fit")
-    tables = {path.parent.name: read_table(path, numbers) for path in probes}
+    tables = {path.parent.name: read_table(path, NUMBERS) for path in probes}
     write_text(output, probe_page(title, tables))
 
 

@@ -86,3 +86,14 @@ def waveforms() -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     lengths = [16_123, 400, 5_001, 16_123, 9_999]
     return [generator.normal(0, 0.1, size).astype(np.float32) for size in lengths]
+
+
+@pytest.fixture(scope="session")
+def bundle(wavlm_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the embedded default's kind; to be left as it is."""
+    from tests.bundle_tools import make_bundle
+
+    folder = tmp_path_factory.mktemp("run")
+    entry = {"source": "package", "architecture": "resemblyzer"}
+    fetch_model("resemblyzer", entry, folder / "resemblyzer")
+    return make_bundle(folder, wavlm_tiny, folder / "resemblyzer")

@@ -33,6 +33,7 @@ def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedMode
             files,
             config=config,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
             dtype=torch.float32,  # whatever the weights are stored in
         )
@@ -114,7 +115,7 @@ class SSLEncoder(nn.Module):
         if precision not in ("float32", "float16"):
             raise ValueError(f"precision {precision!r}: allowed are float32 and float16")
         info, files = read_model_info(source)
-        config = AutoConfig.from_pretrained(files, local_files_only=True)
+        config = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
         layers = sorted(set(layer)) if isinstance(layer, Sequence) else [layer]
         depth = config.num_hidden_layers
         if not layers or not 1 <= layers[0] <= layers[-1] <= depth:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from etaflow import VoiceConverter
@@ -207,6 +208,35 @@ def test_the_command_line_converts(results: Path, run: Path, tmp_path: Path) -> 
     (tmp_path / "bundle/eta/eta.safetensors").write_bytes(b"cut short")
     with pytest.raises(ConversionError, match="damaged bundle"):
         VoiceConverter.from_pretrained(tmp_path / "bundle")
+
+
+def test_the_command_line_analyses(results: Path, run: Path, tmp_path: Path) -> None:
+    row = read_manifest(results / "manifests/mini.tsv").iloc[0]
+    recording, out = run / row["path"], tmp_path / "out"
+    arguments = [str(recording), "--bundle", str(results / "bundle"), "-o", str(out)]
+    done = CliRunner().invoke(app, ["analyze", *arguments])
+    assert done.exit_code == 0, done.output
+    measures = json.loads((out / "analysis.json").read_text(encoding="utf-8"))
+    fitted = json.loads((results / "eta/mini/config.json").read_text(encoding="utf-8"))
+    assert measures["model"]["fit_r2"] == fitted["r2"]
+    assert measures["model"]["pca_components"] == 4
+    store = FeatureStore(sorted((results / "features/mini/wavlm-tiny-l3").glob("*.h5")))
+    frames = store[row["utterance_id"]]
+    np.testing.assert_allclose(np.load(out / "original_features.npy"), frames, atol=4e-3)
+
+
+def test_the_card_says_what_the_run_was(results: Path) -> None:
+    card = ModelCard.load(results / "bundle/README.md")
+    fitted = json.loads((results / "eta/mini/config.json").read_text(encoding="utf-8"))
+    assert "untrained" in card.data.tags
+    assert f"{fitted['frames']} frames" in card.text
+    assert "Seeds: conversion 0, corpus mini 0, vocoder 0." in " ".join(card.text.split())
+    entries = json.loads(card.text.split("```json\n")[1].split("```")[0])
+    config = small_config()
+    assert entries == {
+        "eta": config["eta"]["mini"],
+        "vocoder": config["vocoder"]["hifigan-tiny"],
+    }
 
 
 CHANGES = {

@@ -89,3 +89,41 @@ def test_umap_keeps_utterances_of_a_cluster_together() -> None:
     means = points.reshape(3, 15, 2).mean(axis=1)
     spread = points.reshape(3, 15, 2).std(axis=1).max()
     assert min(np.linalg.norm(means[i] - means[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > spread
+
+
+def test_the_probe_page_shows_both_features_and_warns_of_speakers_in_the_fit() -> None:
+    columns = ["probe", "features", "unit", "accuracy", "low", "high", "chance", "majority", "n"]
+    columns += ["utterances", "classes", "speakers_in_fit", "weights"]
+    rows = [
+        ["speaker", "raw", "utterance", 95.8, 90.0, 100.0, 50, 50, 48, 48, 2, 2, "published"],
+        ["speaker", "eta", "utterance", 79.2, 70.0, 88.0, 50, 50, 48, 48, 2, 2, "published"],
+        ["content", "raw", "phone", 9.9, 8.0, 12.0, 2.6, 8.9, 400, 40, 39, 0, "published"],
+    ]
+    page = pages.probe_page("Probes", {"a<b": pd.DataFrame(rows, columns=columns)})
+    assert "a&lt;b" in page
+    assert "<td>95.8<small>90.0 to 100.0</small></td><td>79.2<small>70.0 to 88.0" in page
+    assert page.count("2 of the speakers in the fit") == 1
+    assert "<td>9.9<small>8.0 to 12.0</small></td><td></td>" in page
+    assert "Untrained" not in page
+    assert "phone, from segment means" in pages.probe_page(
+        "t", {"x": pd.DataFrame(rows[2:], columns=columns).assign(weights="untrained")}
+    )
+
+
+def test_the_sweep_figure_has_a_panel_an_axis_and_a_measure(tmp_path: Path) -> None:
+    columns = ["axis", "value", "probe", "features", "unit", "result", "low", "high", "chance"]
+    nan = float("nan")
+    rows = [
+        ["layer", "1", "R²", "fitted", "frame", 5.0, nan, nan, nan],
+        ["layer", "2", "R²", "fitted", "frame", 6.0, nan, nan, nan],
+        ["layer", "1", "speaker", "raw", "utterance", 80.0, 70.0, 90.0, 25.0],
+        ["layer", "2", "speaker", "raw", "utterance", 70.0, 60.0, 75.0, 25.0],
+        ["pca", "none", "R²", "fitted", "frame", 7.0, nan, nan, nan],
+        ["pca", "none", "speaker", "raw", "utterance", 80.0, 70.0, 90.0, 25.0],
+    ]
+    figure = figures.plot_sweep(pd.DataFrame(rows, columns=columns).assign(weights="untrained"))
+    axes = figure.axes
+    assert [each.get_xlabel() for each in axes[:2]] == ["layer", "pca"]
+    assert [each.get_ylabel() for each in axes[::2]] == ["R², frame (%)", "speaker, utterance (%)"]
+    assert axes[2].get_lines()[0].get_ydata().tolist() == [80.0, 70.0]
+    figures.save_figure(figure, tmp_path / "sweep.svg")

@@ -40,7 +40,7 @@ class Fault(NamedTuple):
 
 
 class Hub(ThreadingHTTPServer):
-    """The two calls of the Hub that are needed, over `files` of one revision."""
+    """The calls of the Hub that are needed, over `files` of one revision, the branch `main`."""
 
     def __init__(self) -> None:
         self.files = dict(FILES)
@@ -82,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.faults.remove(fault)
         files = {f"/{REPO}/resolve/{REVISION}/{k}": v for k, v in self.server.files.items()}
         files[f"/api/models/{REPO}/tree/{REVISION}"] = json.dumps(self.server.listing()).encode()
+        info = {"id": REPO, "sha": REVISION, "siblings": []}
+        files[f"/api/models/{REPO}/revision/main"] = json.dumps(info).encode()
         if fault.status:
             self.send_response(fault.status)
             self.send_header("X-Error-Code", fault.error_code)
@@ -107,9 +109,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(whole) - start))
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        if "/resolve/" in path:
+            self.send_header("X-Repo-Commit", REVISION)
+            self.send_header("ETag", f'"{hashlib.sha1(whole).hexdigest()}"')
         self.end_headers()
-        self.wfile.write(whole[start : fault.cut_after])
+        if self.command == "GET":
+            self.wfile.write(whole[start : fault.cut_after])
         self.close_connection = True
+
+    do_HEAD = do_GET
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -120,9 +128,11 @@ def running() -> Iterator[Hub]:
     with Hub() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
@@ -307,14 +317,17 @@ def test_a_server_that_stays_busy_is_given_up_and_resumed_later(
     [
         (
             Fault("/tree/" + REVISION, 401),
-            r"refused \(401\).*check `repo`.*hf auth login",
+            r"refused \(401\).*check its name.*hf auth login",
         ),
         (Fault("model.safetensors", 401, "GatedRepo"), r"gated: accept.*`hf auth login`.*HF_TOKEN"),
         (Fault("model.safetensors", 403, "GatedRepo"), r"gated: accept.*`hf auth login`.*HF_TOKEN"),
         (Fault("model.safetensors", 403), r"access was refused \(403\)"),
         (Fault("model.safetensors", 404, "EntryNotFound"), r"not there \(404\)"),
-        (Fault("/tree/" + REVISION, 404, "RepoNotFound"), r"not there \(404\): check `repo`"),
-        (Fault("/tree/" + REVISION, 404, "RevisionNotFound"), "no revision 0+1: check `revision`"),
+        (Fault("/tree/" + REVISION, 404, "RepoNotFound"), r"not there \(404\): check its name"),
+        (
+            Fault("/tree/" + REVISION, 404, "RevisionNotFound"),
+            "no revision 0+1: check its sp",
+        ),
     ],
 )
 def test_a_refusal_is_not_tried_again_and_says_what_to_do(

@@ -1,0 +1,112 @@
+"""A bundle as the workflow's rule makes it, from small models, for tests."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from typer.testing import CliRunner
+
+from etaflow.eta import EtaModel, Pca
+from etaflow.evaluation.tables import COLUMNS as METRICS_COLUMNS
+from etaflow.manifest import COLUMNS, write_manifest, write_table
+from etaflow.models import read_model_info
+from etaflow.vocoder import Generator, GeneratorConfig
+from tests.conftest import ROOT
+
+LAYER = 2
+SIZES: dict[str, Any] = {
+    "hidden_dim": 8,
+    "upsample_channels": 16,
+    "resblock_kernels": (3,),
+    "resblock_dilations": ((1, 3),),
+}
+
+
+def facts(model: Path, weights: str) -> dict[str, Any]:
+    info, _ = read_model_info(model)
+    return {
+        "model": info.name,
+        "revision": info.revision,
+        "layer": LAYER,
+        "normalize": False,
+        "weights": weights,
+    }
+
+
+def eta_model(ssl: Path, speaker: Path, embedding_dim: int, weights: str = "untrained") -> EtaModel:
+    """One of no meaning, for the 128 dimensions of wavlm-tiny, with a PCA of 4 components."""
+    random = np.random.default_rng(0)
+    components = np.linalg.qr(random.normal(size=(embedding_dim, 4)))[0].T
+    config = {
+        **facts(ssl, weights),
+        "encoder": read_model_info(speaker)[0].name,
+        "utterances": 7,
+        "speakers": 3,
+        "frames": 1234,
+        "condition_number": 12.5,
+        "r2": 0.125,
+        "r2_per_dimension": list(np.linspace(0, 0.25, 128)),
+    }
+    return EtaModel(
+        random.normal(size=(4, 128)),
+        random.normal(size=128),
+        random.normal(size=128),
+        Pca(random.normal(size=embedding_dim), components, np.array([0.4, 0.3, 0.15, 0.05])),
+        config,
+    )
+
+
+def make_bundle(
+    folder: Path, ssl: Path, speaker: Path, embedding_dim: int = 256, weights: str = "untrained"
+) -> Path:
+    """Run `scripts/bundle.py` on model folders as `fetch_model` makes them."""
+    inputs = folder / "inputs"
+    eta_model(ssl, speaker, embedding_dim, weights).save_pretrained(inputs / "eta")
+    torch.manual_seed(0)
+    vocoder = Generator(GeneratorConfig(feature_dim=128, **SIZES))
+    vocoder.save_pretrained(inputs / "vocoder", **facts(ssl, weights), step=9)
+    write_table(
+        pd.DataFrame([(9, "valid/mel_distance", 1.5)], columns=["step", "metric", "value"]),
+        inputs / "vocoder" / "metrics.tsv",
+    )
+    rows = [
+        (f"u{n}", f"s{n % 3}", "1", "test" if n == 6 else "train", f"{n}.wav", 16_000 * 600)
+        for n in range(7)
+    ]
+    manifest = [(*row, 16_000, "", "0000", "0") for row in rows]
+    write_manifest(pd.DataFrame(manifest, columns=COLUMNS), inputs / "corpus.tsv")
+    metrics = [
+        ("original", "wer", 3.0, 1.0, 5.0, 20, "published"),
+        ("knnvc", "wer", 86.3, 80.0, 90.0, 60, weights),
+    ]
+    write_table(pd.DataFrame(metrics, columns=METRICS_COLUMNS), inputs / "metrics.tsv")
+    config = {
+        "run": "small",
+        "seeds": {"corpus mine": 3, "vocoder": 5},
+        "eta": {"corpus": "mine", "layer": LAYER, "pca": 4},
+        "vocoder": {"corpus": "mine", "steps": 12},
+    }
+    arguments = {
+        "config": json.dumps(config),
+        "ssl": ssl / "model.json",
+        "speaker": speaker / "model.json",
+        "eta": inputs / "eta",
+        "eta-manifest": inputs / "corpus.tsv",
+        "vocoder": inputs / "vocoder",
+        "vocoder-manifest": inputs / "corpus.tsv",
+        "metrics": inputs / "metrics.tsv",
+        "output": folder / "bundle" / "config.json",
+    }
+    spec = importlib.util.spec_from_file_location("bundle_script", ROOT / "scripts/bundle.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    command = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    done = CliRunner().invoke(script.app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return folder / "bundle"

@@ -1,0 +1,294 @@
+"""What a bundle holds, and loading it from a folder and from the Hub, with or without a network."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard, constants
+
+from etaflow import VoiceConverter
+from etaflow.converter import BUNDLE_FORMAT, ConversionError
+from etaflow.eta import EtaModel
+from etaflow.fetching import fetch_model
+from etaflow.hub import HubError
+from tests.bundle_tools import LAYER, make_bundle
+from tests.conftest import ROOT
+from tests.unit.test_hub import REPO, REVISION, Hub, running
+from tests.unit.test_speaker import ecapa_folder
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+CONTENTS = {
+    *("README.md", "config.json", "eta/config.json", "eta/eta.safetensors"),
+    *("vocoder/config.json", "vocoder/generator.safetensors", "vocoder/metrics.tsv"),
+    *("ssl/config.json", "ssl/model.json", "ssl/model.safetensors"),
+    *("ssl/preprocessor_config.json", "speaker/model.json"),
+}
+
+
+def test_a_bundle_says_what_it_is(bundle: Path) -> None:
+    assert files_of(bundle) == CONTENTS
+    assert json.loads((bundle / "config.json").read_text(encoding="utf-8")) == {
+        "format": BUNDLE_FORMAT,
+        "run": "small",
+        "layer": LAYER,
+        "normalize": False,
+        "weights": "untrained",
+    }
+
+
+def test_its_card_is_one_that_the_hub_reads(bundle: Path) -> None:
+    card = ModelCard.load(bundle / "README.md")
+    assert card.data.library_name == "etaflow"
+    assert card.data.tags == ["voice-conversion", "knn-vc", "eta-wavlm", "hifi-gan", "untrained"]
+    assert card.data.license is None  # nobody said which
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(text.split("---\n")[1]) == card.data.to_dict()
+    assert "{" not in card.text.split("```json")[0]
+    for fact in (
+        "> **Warning: untrained weights.**",
+        "etaflow bundle of the run `small`",
+        "--bundle OWNER/NAME",
+        "| `ssl` | wavlm-tiny, wavlm-tiny | random, revision `seed-0` | untrained |",
+        "of 4 principal components of the embedding, 90.0% of its variance",
+        "| corpus | `mine` | `mine` |",
+        "| hours | 1.00 | 1.00 |",  # six utterances of ten minutes; the seventh is for testing
+        "| speakers | 3 | 3 |",
+        "7 utterances of 3 speakers, 1234 frames",
+        "12.50% of their variance",
+        "condition number is 12.5.",
+        "corpus mine 3, vocoder 5",
+        "wer  3.00 [1.00, 5.00]  86.30 [80.00, 90.00]",
+    ):
+        assert fact in card.text
+    entries = json.loads(card.text.split("```json\n")[1].split("```")[0])
+    assert entries == {
+        "eta": {"corpus": "mine", "layer": LAYER, "pca": 4},
+        "vocoder": {"corpus": "mine", "steps": 12},
+    }
+
+
+@pytest.fixture(scope="module")
+def own_models(wavlm_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of trained models that a user had in folders of their own, which are gone since."""
+    folder = tmp_path_factory.mktemp("own")
+    mine = folder / "mine"
+    shutil.copytree(wavlm_tiny, mine / "wavlm")
+    (mine / "wavlm/tf_model.h5").write_bytes(b"another framework's")
+    (mine / "wavlm/training_args.bin").write_bytes(b"a pickle")
+    (mine / "wavlm/.git").mkdir()
+    (mine / "wavlm/.git/config").write_text("private")
+    ecapa_folder(mine / "ecapa")
+    for name in ("wavlm", "ecapa"):
+        entry = {"source": "path", "architecture": name, "path": str(mine / name)}
+        fetch_model(name, {**entry, "weights": "trained"}, folder / "models" / name)
+    made = make_bundle(folder, folder / "models/wavlm", folder / "models/ecapa", 24, "trained")
+    shutil.rmtree(mine)
+    shutil.rmtree(folder / "models")
+    return made
+
+
+def test_models_of_the_users_own_are_taken_along(own_models: Path) -> None:
+    ecapa = {"speaker/embedding_model.ckpt", "speaker/hyperparams.yaml"}
+    assert files_of(own_models) == CONTENTS | ecapa
+    for path in own_models.rglob("*.json"):
+        assert str(own_models.parent) not in path.read_text(encoding="utf-8")
+    card = ModelCard.load(own_models / "README.md")
+    assert "untrained" not in card.content
+    assert VoiceConverter.from_pretrained(own_models).weights == "trained"
+
+
+CONVERT = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        print("NETWORK", event, arguments, file=sys.stderr)
+        raise PermissionError(event)
+
+if "--no-network" in sys.argv:
+    sys.addaudithook(refuse)
+import numpy
+from etaflow import VoiceConverter
+
+converter = VoiceConverter.from_pretrained(sys.argv[1])
+source, target = numpy.random.default_rng(0).normal(0, 0.1, (2, 8_000)).astype(numpy.float32)
+print(float(abs(converter.convert(source, [target], method="knn-eta")).sum()))
+"""
+
+
+def convert(source: str, *arguments: str, cwd: Path, **environment: str) -> float:
+    """What a conversion sums up to in a process of its own, away from the project."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONVERT, source, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NETWORK" not in done.stderr
+    return float(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bundle", "own_models"])
+def test_a_bundle_that_was_carried_off_loads_without_a_network(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    made = request.getfixturevalue(kind)
+    shutil.copytree(made, tmp_path / "carried/off")
+    there = convert(
+        "carried/off", "--no-network", cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "h")
+    )
+    assert there == convert(str(made), cwd=tmp_path)
+    assert there > 0
+
+
+def uploaded(bundle: Path, server: Hub) -> None:
+    """As `hf upload` puts it, with what a repository may hold besides."""
+    server.files = {name: (bundle / name).read_bytes() for name in files_of(bundle)}
+    pickles = ("ssl/training_args.bin", "eta/pca.pkl", "vocoder/discriminator.pt", "speaker/x.ckpt")
+    server.files |= dict.fromkeys((*pickles, "ssl/modeling.py"), b"harmful")
+
+
+@pytest.mark.slow
+def test_a_repository_is_fetched_once_and_then_loads_offline(bundle: Path, tmp_path: Path) -> None:
+    cache = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with running() as server:
+        uploaded(bundle, server)
+        online = convert(REPO, cwd=tmp_path, HF_ENDPOINT=server.url, **cache)
+        (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
+        assert snapshot.name == REVISION
+        assert files_of(snapshot) == CONTENTS - {"vocoder/metrics.tsv"}
+    offline = convert(REPO, "--no-network", cwd=tmp_path, HF_HUB_OFFLINE="1", **cache)
+    assert offline == online == convert(str(bundle), cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_pickles_are_fetched_where_the_model_is_one(own_models: Path, tmp_path: Path) -> None:
+    cache = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with running() as server:
+        uploaded(own_models, server)
+        assert convert(REPO, cwd=tmp_path, HF_ENDPOINT=server.url, **cache) > 0
+    (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
+    taken = {name for name in files_of(snapshot) if not name.endswith((".json", ".safetensors"))}
+    assert taken == {"README.md", "speaker/embedding_model.ckpt"}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with running() as server:
+        files = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield server
+
+
+def test_an_eta_model_comes_alone_from_a_bundle_or_a_repository(bundle: Path, hub: Hub) -> None:
+    vector = np.ones(256)
+    expected = EtaModel.from_pretrained(bundle / "eta").speaker_component(vector)
+    np.testing.assert_array_equal(
+        EtaModel.from_pretrained(str(bundle)).speaker_component(vector), expected
+    )
+    uploaded(bundle, hub)
+    np.testing.assert_array_equal(
+        EtaModel.from_pretrained(REPO).speaker_component(vector), expected
+    )
+    assert hub.transfers("ssl/model.safetensors") == []
+
+
+def test_an_eta_model_may_be_all_of_a_repository(bundle: Path, hub: Hub) -> None:
+    uploaded(bundle / "eta", hub)
+    assert EtaModel.from_pretrained(REPO).config == EtaModel.from_pretrained(bundle).config
+
+
+def test_a_folder_wins_over_a_repository_of_its_name(
+    bundle: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundle / "eta", tmp_path / REPO)
+    monkeypatch.chdir(tmp_path)
+    EtaModel.from_pretrained(REPO)
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("no/such/folder", r"no/such/folder: there is no such folder, and it is no repository"),
+        ("../bundle", "no such folder, and it is no repository"),
+        (Path(REPO), "no such folder, and it is no repository"),  # a path never means the Hub
+        ("someone/a--b", r"no such folder, .*Hub's repository: .*a--b"),
+        ("someone/other", r"someone/other: there is no such folder, .*not there \(404\): check"),
+        (f"{REPO}@v2", "it has no revision v2"),
+    ],
+)
+def test_what_is_nowhere_says_where_it_was_looked_for(
+    hub: Hub, source: str | Path, reason: str
+) -> None:
+    for load in (EtaModel.from_pretrained, VoiceConverter.from_pretrained):
+        with pytest.raises(HubError, match=reason):
+            load(source)
+
+
+def test_a_hub_out_of_reach_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Hub() as server:
+        nowhere = server.url
+    monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+    with pytest.raises(HubError, match="Connection refused"):
+        VoiceConverter.from_pretrained(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set, and the Hub's cache .*not all of"):
+        VoiceConverter.from_pretrained(REPO)
+
+
+def test_half_of_a_bundle_in_the_cache_is_not_a_bundle(
+    bundle: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded(bundle, hub)
+    EtaModel.from_pretrained(f"{REPO}@main")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    EtaModel.from_pretrained(f"{REPO}@{REVISION}")
+    with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set, and the Hub's cache .*not all of"):
+        VoiceConverter.from_pretrained(REPO)
+
+
+def test_another_kind_of_repository_is_no_bundle(hub: Hub) -> None:
+    with pytest.raises(ConversionError, match=f"{REPO}: format None, expected {BUNDLE_FORMAT}"):
+        VoiceConverter.from_pretrained(REPO)
+
+
+def test_a_repository_without_a_config_is_no_bundle(hub: Hub) -> None:
+    hub.files = {"README.md": b"a model"}
+    with pytest.raises(ConversionError, match=f"{REPO} is no bundle: it has no config"):
+        VoiceConverter.from_pretrained(REPO)
+
+
+def test_a_bundle_without_one_of_its_parts_is_damaged(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "b", ignore=shutil.ignore_patterns("eta"))
+    with pytest.raises(ConversionError, match="damaged bundle"):
+        VoiceConverter.from_pretrained(tmp_path / "b")
+
+
+def test_a_bundle_cannot_bring_code(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "b")
+    config = json.loads((bundle / "ssl/config.json").read_text(encoding="utf-8"))
+    auto = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    config |= {"model_type": "evil", "auto_map": auto}
+    (tmp_path / "b/ssl/config.json").write_text(json.dumps(config))
+    (tmp_path / "b/ssl/evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="custom code"):
+        VoiceConverter.from_pretrained(tmp_path / "b")
+    assert not (tmp_path / "ran").exists()
