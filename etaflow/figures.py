@@ -187,9 +187,7 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
         table: as `collect_sweep` writes it.
     """
     table = table.assign(measure=table["probe"] + ", " + table["unit"])
-    axes_names = [
-        name for name, rows in table.groupby("axis", sort=False) if len(set(rows["value"])) > 1
-    ]
+    axes_names = list(dict.fromkeys(table["axis"]))
     measures = list(dict.fromkeys(table["measure"]))
     figure, grid = plt.subplots(
         len(measures),
