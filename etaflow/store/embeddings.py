@@ -41,7 +41,8 @@ def _tables_checksum(file: h5py.File) -> int:
 def _complete(file: h5py.File) -> None:
     """Add the speakers' means and the checksum of the tables to what a file has already."""
     text = h5py.string_dtype("utf-8")
-    means = _contents(file).speaker_means()
+    with np.errstate(invalid="ignore"):  # said in words below
+        means = _contents(file).speaker_means()
     unclear = [name for name, mean in means.items() if not np.isfinite(mean).all()]
     if unclear:
         raise StoreError(f"speaker {unclear[0]}: its embeddings are zero or cancel each other out")

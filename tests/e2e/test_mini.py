@@ -271,6 +271,14 @@ def test_a_changed_key_runs_what_depends_on_it(run: Path, key: str) -> None:
     assert not (untouched | {"align_texts"}) & set(jobs)
 
 
+def test_a_pass_of_several_layers_sees_its_settings_change(run: Path) -> None:
+    # Layer 2, which nothing asks for, is not part of the pass.
+    config = changed(small_config(), "ssl.wavlm-tiny.together", [1, 2, 3])
+    assert planned(run, config) == {}
+    jobs = planned(run, changed(config, "ssl.wavlm-tiny.normalize", True))
+    assert (jobs["dump_features_mini_wavlm-tiny"], jobs["fit_eta"]) == (2, 3)
+
+
 def test_reordered_keys_run_nothing(run: Path) -> None:
     config = small_config()
     reordered = {key: config[key] for key in reversed(config)}

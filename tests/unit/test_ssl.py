@@ -1,5 +1,7 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from etaflow.audio import read_audio
 from etaflow.models import ModelError
 from etaflow.ssl import SSLEncoder, layers
 from etaflow.ssl import encoder as ssl
+from tests.conftest import small_model
 
 
 def plain_features(folder: Path, waveform: np.ndarray, layer: int, normalize: bool) -> np.ndarray:
@@ -168,3 +171,64 @@ def test_real_clips_in_a_batch_equal_the_plain_loop(ssl_model: Path, speech_dir:
             reference = plain_features(ssl_model, clip, layer, normalize=False)
             error = np.abs(found.numpy() - reference).max() / np.abs(reference).max()
             assert error < 1e-5
+
+
+def test_a_group_norm_sees_the_whole_of_a_long_waveform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SSLEncoder.from_pretrained(small_model(tmp_path / "base", "wavlm-base"), 1)
+    waveform = np.random.default_rng(0).normal(0, 0.1, 16_000 * 12).astype(np.float32)
+    waveform[: 16_000 * 7] *= 0.05
+    (whole,) = encoder.encode([waveform])
+    monkeypatch.setattr(ssl, "CHUNK_FRAMES", 300)
+    (chunked,) = encoder.encode([waveform])
+    error = (chunked - whole).norm(dim=1) / whole.norm(dim=1)
+    assert error.max() < 0.05
+
+
+def test_an_offset_costs_a_group_norm_no_precision(tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "base", "hubert-base")
+    waveform = np.random.default_rng(0).normal(0.9, 0.01, 16_000).astype(np.float32)
+    model = AutoModel.from_pretrained(folder).eval().double()
+    with torch.inference_mode():
+        values = torch.from_numpy(waveform).double()[None]
+        exact = model(values, output_hidden_states=True).hidden_states[1][0].numpy()
+    (features,) = SSLEncoder.from_pretrained(folder, 1).encode([waveform])
+    assert np.abs(features.numpy() - exact).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_threads_may_share_an_encoder(wavlm_tiny: Path, waveforms: list) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 2)
+    expected = encoder.encode(waveforms)
+    with ThreadPoolExecutor(3) as pool:
+        for encoded in pool.map(lambda _: encoder.encode(waveforms), range(12)):
+            for one, other in zip(encoded, expected, strict=True):
+                assert torch.equal(one, other)
+
+
+def test_weights_stored_in_half_precision_are_used_in_full(
+    wavlm_tiny: Path, tmp_path: Path, waveforms: list
+) -> None:
+    folder = tmp_path / "half"
+    AutoModel.from_pretrained(wavlm_tiny).half().save_pretrained(folder)
+    shutil.copy(wavlm_tiny / "model.json", folder)
+    (features,) = SSLEncoder.from_pretrained(folder, 2).encode(waveforms[:1])
+    (full,) = SSLEncoder.from_pretrained(wavlm_tiny, 2).encode(waveforms[:1])
+    assert 0 < (features - full).norm() / full.norm() < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("waveform", "shape"),
+    [(np.zeros(800, np.int16), r"\(800,\), int16"), (np.zeros((800, 2)), r"\(800, 2\), float64")],
+)
+def test_what_is_no_waveform_is_refused(wavlm_tiny: Path, waveform: Any, shape: str) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 1)
+    with pytest.raises(ValueError, match=shape):
+        encoder.encode([waveform])
+
+
+def test_waveforms_may_be_views_of_any_precision(wavlm_tiny: Path, waveforms: list) -> None:
+    encoder = SSLEncoder.from_pretrained(wavlm_tiny, 1)
+    (expected,) = encoder.encode([waveforms[0][::-1].copy()])
+    (features,) = encoder.encode([waveforms[0].astype(np.float64)[::-1]])
+    assert torch.equal(features, expected)

@@ -16,6 +16,7 @@ from etaflow.store import (
     FeatureStore,
     FeatureWriter,
     StoreError,
+    resumable,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -432,3 +433,60 @@ def test_gathering_embeddings_needs_no_torch(tmp_path: Path) -> None:
         check=True,
     )
     assert Embeddings.read(tmp_path / "e.h5").utterance_ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["features", "embeddings"])
+def test_a_file_killed_before_it_got_its_name_gets_it_without_new_work(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def writer() -> FeatureWriter | EmbeddingWriter:
+        if kind == "features":
+            return FeatureWriter(tmp_path / "x.h5", META, ["a"], ["s"], [1], [3], 4)
+        return EmbeddingWriter(tmp_path / "x.h5", ["a"], ["s"], 4, "e", "trained")
+
+    def killed(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resumable, "replace_with_part", killed)
+    with pytest.raises(KeyboardInterrupt), writer() as first:
+        first.write("a", features(0, 3) if kind == "features" else features(0, 1)[0])
+    content = (tmp_path / ".x.h5.part").read_bytes()
+    monkeypatch.undo()
+    with writer() as second:
+        assert second.remaining == []
+    assert (tmp_path / "x.h5").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+def test_two_jobs_do_not_write_one_file(tmp_path: Path) -> None:
+    arguments = (META, ["a"], ["s"], [1], [3], 4)
+    with FeatureWriter(tmp_path / "x.h5", *arguments) as first:
+        with (
+            pytest.raises(StoreError, match="another job is writing this file"),
+            FeatureWriter(tmp_path / "x.h5", *arguments, fingerprint="other"),
+        ):
+            pass
+        first.write("a", features(0, 3))
+    found = FeatureStore([tmp_path / "x.h5"])["a"]
+    np.testing.assert_allclose(found, features(0, 3), rtol=1e-3)
+
+
+@pytest.mark.parametrize("bounds", [(-1, 2), (2, 1), (4, None), (0, -1)])
+def test_a_range_outside_the_utterance_is_refused(
+    tmp_path: Path, bounds: tuple[int, int | None]
+) -> None:
+    write(tmp_path / "0.h5", ["a", "b"], [3, 3])
+    store = FeatureStore([tmp_path / "0.h5"])
+    with pytest.raises(ValueError, match=r"b: frames .* of 3"):
+        store.read("b", *bounds)
+    with pytest.raises(StoreError, match="utterance c is in none of 1 shard"):
+        store.read("c")
+
+
+def test_embeddings_without_a_mean_direction_are_refused(tmp_path: Path) -> None:
+    one = np.array([[1.0, 0], [-1.0, 0]], np.float32)
+    with pytest.raises(StoreError, match="speaker s: its embeddings are zero or cancel"):
+        Embeddings(["a", "b"], ["s", "s"], one, "e", "trained").write(tmp_path / "e.h5")
+    with pytest.raises(StoreError, match="an utterance id stands twice"):
+        Embeddings(["a", "a"], ["s", "t"], one, "e", "trained").write(tmp_path / "e.h5")
+    assert not list(tmp_path.iterdir())
