@@ -204,8 +204,8 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
             shown = table[(table["axis"] == axis) & (table["measure"] == measure)]
             places = {value: at for at, value in enumerate(dict.fromkeys(shown["value"]))}
-            for features, curve in shown.groupby("features", sort=False):
-                at = curve["value"].map(places)
+            for number, (features, curve) in enumerate(shown.groupby("features", sort=False)):
+                at = curve["value"].map(places) + 0.05 * number  # bars side by side
                 error = [curve["result"] - curve["low"], curve["high"] - curve["result"]]
                 axes.errorbar(
                     at,
