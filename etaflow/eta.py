@@ -19,6 +19,10 @@ from etaflow.atomic import atomic_file, write_json
 Array = npt.NDArray[np.float64]
 
 
+# Relative precision of speaker embeddings, which encoders give in float32.
+PRECISION = float(np.finfo(np.float32).eps)
+
+
 class EtaError(ValueError):
     """A fit that is not determined, or features that do not belong to the model."""
 
@@ -28,8 +32,11 @@ def _standardised(counts: Array, vectors: Array) -> tuple[Array, Array, Array]:
     total = counts.sum()
     centre = counts @ vectors / total
     scale = np.sqrt(counts @ (vectors - centre) ** 2 / total)
-    scale[scale == 0] = 1.0
-    return (vectors - centre) / scale * np.sqrt(counts / total)[:, None], centre, scale
+    # What varies by no more than embeddings are rounded by is constant.
+    constant = scale <= PRECISION * np.sqrt(counts @ vectors**2 / total)
+    scale[constant] = 1.0
+    design = np.where(constant, 0.0, (vectors - centre) / scale)
+    return design * np.sqrt(counts / total)[:, None], centre, scale
 
 
 def _with_ridge(matrix: Array, ridge: float) -> Array:
@@ -86,7 +93,7 @@ def fit(
     target = np.pad(target, ((0, len(design) - len(target)), (0, 0)))
     q, r = np.linalg.qr(design)
     singular = np.linalg.svd(r, compute_uv=False)
-    if singular[-1] <= singular[0] * np.finfo(np.float64).eps * max(design.shape):
+    if singular[-1] <= singular[0] * PRECISION:
         raise EtaError(
             "the speaker vectors are linearly dependent: set a smaller `pca` or a `ridge` above 0"
         )
@@ -132,7 +139,7 @@ def draw_frames(frames: npt.NDArray[np.floating[Any]], count: int, key: str, see
 
 @dataclass(frozen=True)
 class Pca:
-    """Principal components of speaker embeddings; `components` None passes them through."""
+    """Principal components of speaker embeddings."""
 
     mean: Array  # (V,)
     components: Array  # (P, V)
@@ -143,7 +150,7 @@ class Pca:
         """Fit on embeddings (U, V) with scikit-learn's exact solver.
 
         Raises:
-            EtaError: `size` is more than U or V allow.
+            EtaError: `size` is more than U or V allow, or the embeddings span less.
         """
         from sklearn.decomposition import PCA
 
@@ -154,6 +161,11 @@ class Pca:
                 f"at most {min(count, dim)}"
             )
         pca = PCA(size, svd_solver="full").fit(np.asarray(embeddings, np.float64))
+        spanned = int((pca.explained_variance_ratio_ > PRECISION**2).sum())
+        if spanned < size:
+            raise EtaError(
+                f"pca: {size} components asked of embeddings that span only {spanned} dimensions"
+            )
         return cls(pca.mean_, pca.components_, pca.explained_variance_ratio_)
 
     def transform(self, embeddings: Array) -> Array:

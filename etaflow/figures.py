@@ -225,6 +225,8 @@ def plot_sweep(table: pd.DataFrame) -> Figure:
                 axes.set_ylabel(f"{measure} (%)")
     for row in grid:
         row[-1].legend(frameon=False, fontsize="small")
-    if "untrained" in set(table["weights"]):
-        figure.supxlabel(UNTRAINED, fontsize="small")
+    notes = [UNTRAINED] if "untrained" in set(table["weights"]) else []
+    if (table["speakers_in_fit"] > 0).any():
+        notes.append("some of the probed speakers were in the fit, which flatters it")
+    figure.supxlabel("\n".join(notes), fontsize="small")
     return figure

@@ -40,13 +40,17 @@ def read_model_info(directory: str | Path) -> tuple[ModelInfo, Path]:
     """The `model.json` of a folder, and the folder that holds the model's files.
 
     Raises:
-        ModelError: there is no `model.json`, or the files it points to are gone.
+        ModelError: there is no `model.json`, or is damaged, or the files it points to are gone.
     """
     directory = Path(directory)
     try:
         info = ModelInfo(**json.loads((directory / "model.json").read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ModelError(f"{directory} holds no model.json; run the rule fetch_model") from error
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"{directory}/model.json is not what fetch_model wrote: {error}"
+        ) from error
     files = directory / info.path
     if not files.is_dir():
         raise ModelError(f"{directory}: the model's files are gone from {files}")

@@ -499,7 +499,7 @@ def report_items():
     if any(config["eta"][name]["pca"] is not None for name in studied()):
         items.append("scree.svg")
     items += [f"{figure}-{name}.svg" for name in studied() for figure in ("umap", "norms")]
-    items += ["probe.html"] if "probe" in config else []
+    items += ["probe.html"] if "probe" in config and studied() else []
     items += ["sweep.svg"] if sweep() else []
     if config["vocoder"]:
         items.append("training.svg")

@@ -95,6 +95,7 @@ rule collect_sweep:
         entries=" ".join(
             f"--entry {axis}={swept_value(axis, value)}={RESULTS}/eta/{entry}"
             for axis, value, entry in sweep()
-        ),
+        )
+        + (" --probes" if "probe" in config else ""),
     shell:
         "python {input.code[0]:q} {params.entries} --output {output} 2> >(tee {log} >&2)"

@@ -50,7 +50,7 @@ for (corpus, ssl), layers in passes().items():
 
     rule:
         name:
-            f"dump_features_{corpus}_{ssl}"
+            f"dump_features__{corpus}__{ssl}"
         input:
             code=source("dump_features"),
             manifest=f"{RESULTS}/manifests/{corpus}/{{shard}}.tsv",
@@ -61,9 +61,9 @@ for (corpus, ssl), layers in passes().items():
                 layer=layers,
             ),
         log:
-            f"{LOGS}/dump_features/{corpus}/{ssl}/{{shard}}.log",
+            f"{LOGS}/dump_features/{corpus}/{ssl}+/{{shard}}.log",
         benchmark:
-            f"{BENCHMARKS}/dump_features/{corpus}/{ssl}/{{shard}}.tsv"
+            f"{BENCHMARKS}/dump_features/{corpus}/{ssl}+/{{shard}}.tsv"
         conda:
             "../envs/etaflow.yaml"
         threads: 1

@@ -22,15 +22,17 @@ COLUMNS = [
     "high",
     "chance",
     "n",
+    "speakers_in_fit",
     "weights",
 ]
-NUMBERS = ("accuracy", "low", "high", "chance", "n")
+NUMBERS = ("accuracy", "low", "high", "chance", "n", "speakers_in_fit")
 
 
 @app.command()
 def main(
     entry: Annotated[list[str], typer.Option(help="AXIS=VALUE=FOLDER of an Eta model")],
     output: Annotated[Path, typer.Option(help="TSV to write")],
+    probes: Annotated[bool, typer.Option(help="each folder has a probe.tsv, too")] = False,
 ) -> None:
     """Write R² and the probes of each entry, one row a figure, in per cent."""
     rows = []
@@ -39,13 +41,14 @@ def main(
         folder = Path(place)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shared = (axis, value, folder.name)
-        for features, r2 in (("fitted", config["r2"]), ("held out", config["r2_held_out"])):
-            if r2 is not None:
-                figures = (100 * r2, "", "", "", config["frames"], config["weights"])
-                rows.append((*shared, "R²", features, "frame", *figures))
-        if (folder / "probe.tsv").is_file():
+        for features, name in (("fitted", "r2"), ("held out", "r2_held_out")):
+            if config[name] is not None:
+                figures = (100 * config[name], "", "", "", config[f"frames_{name}"], "")
+                rows.append((*shared, "R²", features, "frame", *figures, config["weights"]))
+        if probes:
             for line in read_table(folder / "probe.tsv", NUMBERS).itertuples():
                 figures = (line.accuracy, line.low, line.high, line.chance, line.n)
+                figures += (line.speakers_in_fit,)
                 rows.append((*shared, line.probe, line.features, line.unit, *figures, line.weights))
     write_table(pd.DataFrame(rows, columns=COLUMNS), output)
 

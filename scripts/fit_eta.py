@@ -10,7 +10,7 @@ import typer
 from etaflow import eta
 from etaflow.manifest import read_manifest, training_utterances
 from etaflow.models import read_model_info, worst_weights
-from etaflow.store import Embeddings, FeatureStore
+from etaflow.store import Embeddings, FeatureStore, StoreError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,6 +32,9 @@ def main(
     store = FeatureStore(features, {"model": info.name, "revision": info.revision})
     speakers = Embeddings.read(embeddings)
     train = set(training_utterances(table, settings["utterances"], settings["seed"]))
+    missing = sorted({*table["utterance_id"]} - {*store.utterance_ids})
+    if missing:
+        raise StoreError(f"{len(missing)} utterance(s) without features, the first is {missing[0]}")
     rows = np.asarray([name in train for name in store.utterance_ids])
     names = [name for name in store.utterance_ids if name in train]
     vectors = speakers.rows(names)
@@ -93,6 +96,8 @@ def main(
             "speakers": int(num_speakers),
             "frames": int(fitted_counts.sum()),
             "frames_per_utterance": settings["frames"],
+            "frames_r2": int(counts.sum()),
+            "frames_r2_held_out": int(store.num_frames[other].sum()),
             "seed": settings["seed"],
             "condition_number": eta.condition_number(fitted_counts, reduced, ridge),
             "r2": r2,

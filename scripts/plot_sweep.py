@@ -17,7 +17,7 @@ def main(
     output: Annotated[Path, typer.Option(help="SVG to write")],
 ) -> None:
     """Draw a column an axis of the sweep, a row a measure."""
-    rows = read_table(table, ("result", "low", "high", "chance", "n"))
+    rows = read_table(table, ("result", "low", "high", "chance", "n", "speakers_in_fit"))
     save_figure(plot_sweep(rows), output)
 
 

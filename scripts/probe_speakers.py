@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from etaflow.eta import EtaModel
-from etaflow.manifest import read_manifest, read_table, write_table
+from etaflow.manifest import read_manifest, read_table, training_utterances, write_table
 from etaflow.models import worst_weights
 from etaflow.probe import (
     ProbeError,
@@ -152,7 +152,9 @@ def main(
     speaker_of = dict(zip(test["utterance_id"], test["speaker_id"], strict=True))
     num_frames = dict(zip(store.utterance_ids, store.num_frames.tolist(), strict=True))
     fit = read_manifest(fit_manifest)
-    fitted = set(fit.loc[fit["split"] == "train", "speaker_id"])
+    drawn = training_utterances(fit, model.config["utterances"], model.config["seed"])
+    # A model of all training utterances has drawn them all.
+    fitted = set(fit.loc[fit["utterance_id"].isin(drawn), "speaker_id"])
 
     probes = list(speaker_items(test, num_frames, settings))
     if alignments:

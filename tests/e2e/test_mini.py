@@ -256,7 +256,7 @@ CHANGES = {
     ),
     "ssl.wavlm-tiny.batch_seconds": (
         30,
-        {"dump_features_mini_wavlm-tiny": 2, "fit_eta": 3, "train_vocoder": 1, "convert": 4},
+        {"dump_features__mini__wavlm-tiny": 2, "fit_eta": 3, "train_vocoder": 1, "convert": 4},
     ),
     "seed": (1, {"plot_umap": 1}),
 }
@@ -276,7 +276,7 @@ def test_a_pass_of_several_layers_sees_its_settings_change(run: Path) -> None:
     config = changed(small_config(), "ssl.wavlm-tiny.together", [1, 2, 3])
     assert planned(run, config) == {}
     jobs = planned(run, changed(config, "ssl.wavlm-tiny.normalize", True))
-    assert (jobs["dump_features_mini_wavlm-tiny"], jobs["fit_eta"]) == (2, 3)
+    assert (jobs["dump_features__mini__wavlm-tiny"], jobs["fit_eta"]) == (2, 3)
 
 
 def test_reordered_keys_run_nothing(run: Path) -> None:

@@ -162,3 +162,24 @@ def test_shards_give_the_same_fit(parts: int) -> None:
     order = np.concatenate(np.array_split(generator.permutation(60), parts)[::-1])
     for one, other in zip(whole, fit(sums[order], counts[order], vectors[order]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.05, 0.1, 1 / 3])
+def test_a_constant_column_is_no_predictor(constant: float) -> None:
+    generator = np.random.default_rng(0)
+    counts = generator.integers(1, 60, 301)
+    vectors = np.column_stack([generator.normal(size=301), np.full(301, constant)])
+    with pytest.raises(EtaError, match="linearly dependent"):
+        fit(generator.normal(size=(301, 3)), counts, vectors.astype(np.float32))
+
+
+def test_embeddings_that_span_less_than_they_seem_to_are_refused() -> None:
+    generator = np.random.default_rng(0)
+    distinct = generator.normal(size=(20, 64)).astype(np.float32)
+    repeated = distinct[generator.integers(0, 20, 301)]
+    with pytest.raises(EtaError, match="span only 19 dimensions"):
+        Pca.fit(repeated, 20)
+    summed = generator.normal(size=(301, 16)).astype(np.float32)
+    summed[:, 15] = summed[:, 0] + summed[:, 1]
+    with pytest.raises(EtaError, match="linearly dependent"):
+        fit(generator.normal(size=(301, 3)), np.ones(301), summed)

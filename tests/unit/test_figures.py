@@ -121,7 +121,9 @@ def test_the_sweep_figure_has_a_panel_an_axis_and_a_measure(tmp_path: Path) -> N
         ["pca", "none", "R²", "fitted", "frame", 7.0, nan, nan, nan],
         ["pca", "none", "speaker", "raw", "utterance", 80.0, 70.0, 90.0, 25.0],
     ]
-    figure = figures.plot_sweep(pd.DataFrame(rows, columns=columns).assign(weights="untrained"))
+    table = pd.DataFrame(rows, columns=columns).assign(weights="untrained", speakers_in_fit=1)
+    figure = figures.plot_sweep(table)
+    assert "some of the probed speakers were in the fit" in figure.get_supxlabel()
     assert sorted(panel.get_xlabel() for panel in figure.axes) == ["layer", "layer", "pca", "pca"]
     by_label = {panel.get_ylabel(): panel for panel in figure.axes if panel.get_ylabel()}
     assert sorted(by_label) == ["R², frame (%)", "speaker, utterance (%)"]

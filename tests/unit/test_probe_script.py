@@ -63,6 +63,7 @@ def place(tmp_path: Path) -> Path:
     vectors = np.stack([embedding(int(name[1])) for name in names])
     Embeddings(names, speakers, vectors, "encoder", "published").write(tmp_path / "spk.h5")
     facts = {"model": "m", "revision": "r", "layer": 3, "normalize": False, "encoder": "encoder"}
+    facts |= {"utterances": None, "seed": 0}
     model = EtaModel(coefficients, np.zeros(8), np.zeros(8), None, facts | {"weights": "trained"})
     model.save_pretrained(tmp_path / "eta")
     manifest = pd.DataFrame(

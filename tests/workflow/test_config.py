@@ -142,7 +142,7 @@ def test_every_key_of_the_schema_is_explained() -> None:
 @pytest.mark.parametrize(
     ("together", "jobs"),
     [
-        ([3, 1, 4], {"dump_features_mini_wavlm-tiny": 4}),  # 1 and 3; nothing asks for 4
+        ([3, 1, 4], {"dump_features__mini__wavlm-tiny": 4}),  # 1 and 3; nothing asks for 4
         ([1, 2], {"dump_features": 8}),
         ([13, 30], {"dump_features": 8}),
     ],
@@ -159,7 +159,7 @@ def test_layers_together_are_one_job_and_the_others_their_own(
 def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -> None:
     jobs = planned(tmp_path, changed(load_config(), "corpora.mini.shards", 7))
     assert (
-        jobs["dump_features_mini_wavlm-tiny"],
+        jobs["dump_features__mini__wavlm-tiny"],
         jobs["embed_speakers"],
         jobs["gather_embeddings"],
     ) == (7, 7, 1)
