@@ -65,7 +65,8 @@ The training split of:
 {corpora}
 
 The Eta fit is of {utterances} utterances of {speakers} speakers, {frames} frames. It explains
-{r2:.2%} of their variance (R² over all dimensions). Its condition number is {condition:.4g}.
+{r2:.2%} of the variance of all frames of these utterances (R² over all dimensions){held_out}.
+Its condition number is {condition:.4g}.
 
 Seeds: {seeds}. The entries of the config:
 
@@ -169,6 +170,7 @@ def main(
         ]
         model.save_pretrained(part / "eta")
         shutil.copytree(vocoder, part / "vocoder")
+        held_out = fitted_on.get("r2_held_out")
         write_text(
             part / "README.md",
             CARD.format(
@@ -187,6 +189,9 @@ def main(
                 speakers=fitted_on["speakers"],
                 frames=fitted_on["frames"],
                 r2=fitted_on["r2"],
+                held_out=(
+                    "" if held_out is None else f", and {held_out:.2%} of the corpus's test split"
+                ),
                 condition=fitted_on["condition_number"],
                 seeds=", ".join(f"{name} {seed}" for name, seed in settings["seeds"].items()),
                 entries=json.dumps(

@@ -65,7 +65,7 @@ def test_its_card_is_one_that_the_hub_reads(bundle: Path) -> None:
         "| hours | 1.00 | 1.00 |",  # six utterances of ten minutes; the seventh is for testing
         "| speakers | 3 | 3 |",
         "7 utterances of 3 speakers, 1234 frames",
-        "12.50% of their variance",
+        "12.50% of the variance of all frames of these utterances",
         "condition number is 12.5.",
         "corpus mine 3, vocoder 5",
         "wer  3.00 [1.00, 5.00]  86.30 [80.00, 90.00]",
