@@ -13,7 +13,7 @@ from etaflow.audio import Waveform
 from etaflow.eta import EtaModel
 from etaflow.hub import HubError, pretrained_folder
 from etaflow.knn import match
-from etaflow.models import worst_weights
+from etaflow.models import read_model_info, worst_weights
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
 from etaflow.ssl import SSLEncoder
 from etaflow.store import Floats, unit_rows
@@ -100,6 +100,11 @@ class VoiceConverter:
                 raise ConversionError(
                     f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
                 )
+            for part in ("ssl", "speaker"):
+                # A bundle from elsewhere must not have other files of this machine loaded.
+                _, files = read_model_info(folder / part)
+                if not files.resolve().is_relative_to(folder.resolve()):
+                    raise ConversionError(f"{bundle}: {part}/model.json points outside the bundle")
             return cls(
                 SSLEncoder.from_pretrained(
                     folder / "ssl", config["layer"], config["normalize"], device=device

@@ -227,7 +227,9 @@ def pretrained_folder(source: str | Path, files: Sequence[str]) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
-    named = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(.+))?", str(source), re.ASCII)
+    named = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", str(source), re.ASCII)
+    if named and ".." in str(source):
+        named = None
     if isinstance(source, Path) or named is None:
         raise HubError(f"{source}: there is no such folder, and it is no repository (owner/name)")
     repo, revision = named.group(1), named.group(2) or "main"

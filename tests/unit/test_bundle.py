@@ -276,6 +276,15 @@ def test_a_repository_without_a_config_is_no_bundle(hub: Hub) -> None:
         VoiceConverter.from_pretrained(REPO)
 
 
+def test_a_bundle_does_not_point_outside_itself(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    facts = json.loads((copy / "ssl" / "model.json").read_text())
+    (copy / "ssl" / "model.json").write_text(json.dumps(facts | {"path": str(tmp_path)}))
+    with pytest.raises(ConversionError, match=r"ssl/model\.json points outside the bundle"):
+        VoiceConverter.from_pretrained(copy)
+
+
 def test_a_bundle_without_one_of_its_parts_is_damaged(bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "b", ignore=shutil.ignore_patterns("eta"))
     with pytest.raises(ConversionError, match="damaged bundle"):
