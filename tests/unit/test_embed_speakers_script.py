@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from etaflow.audio import read_audio
+from etaflow.audio import file_checksum, read_audio
 from etaflow.manifest import COLUMNS, write_manifest
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import Embeddings
@@ -41,7 +41,8 @@ def test_shards_one_of_them_empty_become_one_file(tmp_path: Path) -> None:
     ):
         path = tmp_path / f"{name}.wav"
         soundfile.write(path, generator.normal(0, 0.1, length), rate)
-        rows.append([name, speaker, "0", "train", str(path), length, rate, "", shard, name])
+        rows.append([name, speaker, "0", "train", str(path), length, rate, "", shard])
+        rows[-1].append(file_checksum(path))
     table = pd.DataFrame(rows, columns=COLUMNS)
     model = ecapa_folder(tmp_path / "ecapa")
     outputs = []
