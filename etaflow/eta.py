@@ -123,18 +123,15 @@ def explained_variance(
     return np.where(total > 0, 1 - residual / safe, 0.0), float(1 - residual.sum() / total.sum())
 
 
-def draw_frames(frames: npt.NDArray[np.floating[Any]], count: int, key: str, seed: int) -> Array:
-    """At most `count` random frames of an utterance's (T, Q), as the paper fits on (its L).
+def draw_frames(
+    utterance_id: str, num_frames: int, count: int, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """At most `count` random frames of an utterance, rising; the same whatever else is drawn.
 
-    Args:
-        frames: (T, Q).
-        count: L.
-        key: the utterance's id: its draw does not depend on the others.
-        seed: of the draw.
+    The paper fits on such a draw (its L = 100).
     """
-    generator = np.random.default_rng([seed, *key.encode()])
-    drawn = generator.choice(len(frames), min(count, len(frames)), replace=False)
-    return np.asarray(frames[np.sort(drawn)], np.float64)
+    generator = np.random.default_rng([seed, *utterance_id.encode()])
+    return np.sort(generator.permutation(num_frames)[:count])
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ how well it knows the utterance again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from etaflow.manifest import read_table
 from etaflow.metrics import bootstrap_interval
 
 Indices = npt.NDArray[np.int64]
@@ -20,6 +23,30 @@ Floats = npt.NDArray[np.floating[Any]]
 RECEPTIVE_FIELD = 400  # samples that WavLM's and HuBERT's front end sees a frame
 # Of the SVM, for standardised features: wide features then converge within its iterations.
 REGULARISATION = 0.01
+
+
+# The table of all probes of an Eta model, one row a figure; rates in per cent.
+COLUMNS = [
+    "probe",
+    "features",
+    "unit",
+    "accuracy",
+    "low",
+    "high",
+    "chance",
+    "majority",
+    "n",
+    "utterances",
+    "classes",
+    "speakers_in_fit",
+    "weights",
+]
+
+
+def read_probes(path: str | Path) -> pd.DataFrame:
+    """Read what `probe_speakers` writes."""
+    words = ("probe", "features", "unit", "weights")
+    return read_table(path, tuple(name for name in COLUMNS if name not in words))
 
 
 class ProbeError(ValueError):
@@ -76,12 +103,6 @@ def draw_balanced(
         if utterance in drawn.get(label, ())
     ]
     return np.asarray(chosen, np.int64), rare
-
-
-def draw_frames(utterance_id: str, num_frames: int, count: int, seed: int = 0) -> Indices:
-    """At most `count` frames of an utterance, rising; the same whatever else is drawn."""
-    generator = np.random.default_rng([seed, *utterance_id.encode()])
-    return np.sort(generator.permutation(num_frames)[:count])
 
 
 def segment_frames(

@@ -76,7 +76,6 @@ rule plot_umap:
         mem_mb=8000,
         runtime="1h",
     params:
-        config=subtree("", "seed"),
         limit=2000,
         seed=config["seed"],
     shell:
@@ -283,7 +282,6 @@ if CONVERSION:
             mem_mb=2000,
             runtime="10m",
         params:
-            config=subtree("conversion", "listening_pairs"),
             pairs=CONVERSION["listening_pairs"],
             title=f"Listening, run {config['run']}",
         shell:

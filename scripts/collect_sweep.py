@@ -7,7 +7,8 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from etaflow.manifest import read_table, write_table
+from etaflow.manifest import write_table
+from etaflow.probe import read_probes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 COLUMNS = [
@@ -25,7 +26,6 @@ COLUMNS = [
     "speakers_in_fit",
     "weights",
 ]
-NUMBERS = ("accuracy", "low", "high", "chance", "n", "speakers_in_fit")
 
 
 @app.command()
@@ -46,7 +46,7 @@ def main(
                 figures = (100 * config[name], "", "", "", config[f"frames_{name}"], "")
                 rows.append((*shared, "R²", features, "frame", *figures, config["weights"]))
         if probes:
-            for line in read_table(folder / "probe.tsv", NUMBERS).itertuples():
+            for line in read_probes(folder / "probe.tsv").itertuples():
                 figures = (line.accuracy, line.low, line.high, line.chance, line.n)
                 figures += (line.speakers_in_fit,)
                 rows.append((*shared, line.probe, line.features, line.unit, *figures, line.weights))

@@ -53,10 +53,10 @@ def main(
         fitted_sums, fitted_counts = sums, counts
     else:
         drawn = [
-            eta.draw_frames(store[name], settings["frames"], name, settings["seed"])
-            for name in names
+            store[name][eta.draw_frames(name, count, settings["frames"], settings["seed"])]
+            for name, count in zip(names, counts.tolist(), strict=True)
         ]
-        fitted_sums = np.stack([frames.sum(axis=0) for frames in drawn])
+        fitted_sums = np.stack([frames.sum(axis=0, dtype=np.float64) for frames in drawn])
         fitted_counts = np.asarray([len(frames) for frames in drawn])
     coefficients, bias = eta.fit(fitted_sums, fitted_counts, reduced, ridge)
     # Of all frames, whatever the fit has seen, so that fits can be compared.

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import typer
 
-from etaflow.eta import EtaModel
+from etaflow.eta import EtaModel, draw_frames
 from etaflow.manifest import read_manifest, read_table, training_utterances, write_table
 from etaflow.models import worst_weights
 from etaflow.probe import (
+    COLUMNS,
     ProbeError,
     draw_balanced,
-    draw_frames,
     linear_probe,
     segment_frames,
 )
@@ -26,21 +26,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 ALIGNER = "published"  # the weights of PocketSphinx's wheel
 # An item is the mean of the frames `first` to `last` - 1 of an utterance.
 ITEM = ["utterance_id", "first", "last", "label"]
-COLUMNS = [
-    "probe",
-    "features",
-    "unit",
-    "accuracy",
-    "low",
-    "high",
-    "chance",
-    "majority",
-    "n",
-    "utterances",
-    "classes",
-    "speakers_in_fit",
-    "weights",
-]
 
 
 def complain(text: str) -> None:

@@ -6,21 +6,10 @@ from typing import Annotated
 import typer
 
 from etaflow.atomic import write_text
-from etaflow.manifest import read_table
 from etaflow.pages import probe_page
+from etaflow.probe import read_probes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-NUMBERS = (
-    "accuracy",
-    "low",
-    "high",
-    "chance",
-    "majority",
-    "n",
-    "utterances",
-    "classes",
-    "speakers_in_fit",
-)
 
 
 @app.command()
@@ -30,7 +19,7 @@ def main(
     output: Annotated[Path, typer.Option(help="HTML to write")],
 ) -> None:
     """Write one row a probe, raw and η side by side."""
-    tables = {path.parent.name: read_table(path, NUMBERS) for path in probes}
+    tables = {path.parent.name: read_probes(path) for path in probes}
     write_text(output, probe_page(title, tables))
 
 

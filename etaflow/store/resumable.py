@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from etaflow.atomic import part_path, replace_with_part
 from etaflow.store.files import UNREADABLE, StoreError, checksum, require_room
 
-# HDF5 can crash when the disk fills while it adds the tables that follow from the whole file.
+# For all but the arrays. HDF5 can crash when the disk fills while it writes, so we ask first.
 COMPLETION_BYTES = 16_000_000
 
 
@@ -115,6 +115,10 @@ class ResumableWriter:
         in_place.set_layout(h5py.h5d.CONTIGUOUS)
         in_place.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         in_place.set_obj_track_times(False)  # the same content makes the same file
+        size = sum(
+            int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in self._shapes.values()
+        )
+        require_room(self._part.parent, int(size) + COMPLETION_BYTES, str(self._path))
         try:
             self._create_structure(in_place)
             # Room is taken now: a full disk under a mapped file would kill the process later.
@@ -127,7 +131,7 @@ class ResumableWriter:
             self._part.unlink(missing_ok=True)
             free = shutil.disk_usage(self._part.parent).free
             raise StoreError(
-                f"{self._path}: no room for it, {free / 1e6:.3f} MB are free ({error}); nothing "
+                f"{self._path}: cannot be begun ({error}; {free / 1e6:.3f} MB are free); nothing "
                 "was written"
             ) from error
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
-from etaflow.probe import ProbeError, draw_balanced, draw_frames, linear_probe, segment_frames
+from etaflow.probe import ProbeError, draw_balanced, linear_probe, segment_frames
 
 
 def utterances_of(classes: int, each: int, items: int) -> tuple[list[str], list[str]]:
@@ -96,17 +96,6 @@ def test_the_draw_takes_as_many_utterances_of_each_class_as_the_smallest_has() -
     draws = {tuple(draw_balanced(labels, names, 2, 10, seed)[0]) for seed in range(20)}
     assert len(draws) > 5
     assert draw_balanced(labels, names, folds=7, limit=10)[0].tolist() == []
-
-
-def test_drawn_frames_depend_on_utterance_and_seed_alone() -> None:
-    frames = draw_frames("a", 100, 10)
-    assert len(set(frames)) == 10
-    assert list(frames) == sorted(frames)
-    assert 0 <= frames[0] <= frames[-1] < 100
-    assert list(frames) == list(draw_frames("a", 100, 10))
-    assert list(frames) != list(draw_frames("b", 100, 10))
-    assert list(frames) != list(draw_frames("a", 100, 10, seed=1))
-    assert list(draw_frames("a", 3, 10)) == [0, 1, 2]
 
 
 @given(start=st.integers(0, 120), length=st.integers(0, 40), num_frames=st.integers(0, 60))

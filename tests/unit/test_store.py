@@ -1,5 +1,6 @@
 import contextlib
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -489,4 +490,23 @@ def test_embeddings_without_a_mean_direction_are_refused(tmp_path: Path) -> None
         Embeddings(["a", "b"], ["s", "s"], one, "e", "trained").write(tmp_path / "e.h5")
     with pytest.raises(StoreError, match="an utterance id stands twice"):
         Embeddings(["a", "a"], ["s", "t"], one, "e", "trained").write(tmp_path / "e.h5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["features", "embeddings"])
+def test_a_full_disk_is_found_out_before_anything_is_written(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    writer: FeatureWriter | EmbeddingWriter
+    if kind == "features":
+        writer = FeatureWriter(tmp_path / "x.h5", META, ["a"], ["s"], [1], [3], 4)
+    else:
+        writer = EmbeddingWriter(tmp_path / "x.h5", ["a"], ["s"], 4, "e", "trained")
+    with (
+        pytest.raises(StoreError, match=r"no room for .*x\.h5: 16\.0 MB, 1\.0 MB are free"),
+        writer,
+    ):
+        pass
     assert not list(tmp_path.iterdir())
