@@ -24,6 +24,8 @@ def config_lines(error):
     key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
     if error.validator == "type" and error.validator_value == "string":
         return f"{key} = {error.instance!r}: must be text; put it in quotes"
+    if "description" in error.schema:
+        return f"{key} = {error.instance!r}: allowed are {error.schema['description']}"
     if error.validator == "additionalProperties":
         allowed = ", ".join(sorted(error.schema.get("properties", {})))
         return f"{key}: {error.message}; allowed are: {allowed}"
@@ -445,11 +447,25 @@ def method_of(system):
     return config["conversion"]["systems"][system]["method"]
 
 
+def needs_eta(method):
+    """Whether a system takes speakers out of features: by its method, or because its vocoder does."""
+    vocoder = config["vocoder"][config["conversion"]["vocoder"]]
+    return "eta" in method or (method != "original" and vocoder.get("features") == "eta")
+
+
+def conversion_settings(wildcards):
+    """What a system's conversions depend on in the config, as canonical JSON."""
+    conversion = config["conversion"]
+    settings = {"topk": conversion["topk"], "reference_seconds": None}
+    settings |= {key: conversion[key] for key in ("pairs", "seed")}
+    return json.dumps(settings | conversion["systems"][wildcards.system], sort_keys=True)
+
+
 def conversion_inputs(wildcards):
     """What a system is made from: its method says."""
     conversion, method = config["conversion"], method_of(wildcards.system)
     vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
-    inputs = {}
+    inputs = {"pairs": conversion["pairs"]["table"]} if "table" in conversion["pairs"] else {}
     if method != "original":
         folder = f"{RESULTS}/vocoder/{conversion['vocoder']}"
         inputs |= {
@@ -460,7 +476,7 @@ def conversion_inputs(wildcards):
             "vocoder": f"{folder}/generator.safetensors",
             "vocoder_config": f"{folder}/config.json",
         }
-    if "eta" in method:
+    if needs_eta(method):
         folder = f"{RESULTS}/eta/{conversion['eta']}"
         inputs |= {
             "eta": f"{folder}/eta.safetensors",
@@ -488,7 +504,7 @@ def conversion_models(wildcards):
         models.append(model(conversion["asr"]["model"]))
     if method != "original":
         models.append(ssl_model(config["vocoder"][conversion["vocoder"]]["ssl"]))
-    if "eta" in method:
+    if needs_eta(method):
         models.append(model(config["eta"][conversion["eta"]]["encoder"]))
     return models
 

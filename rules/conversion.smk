@@ -40,9 +40,7 @@ if CONVERSION:
             mem_mb=8000,
             runtime="4h",
         params:
-            config=subtree(
-                "conversion", "systems.{system}.method", "topk", "sources_per_speaker", "seed"
-            ),
+            config=conversion_settings,
             parts=conversion_parts,
         shell:
             "python {input.code[0]:q} {params.parts} --config {params.config:q}"
