@@ -89,6 +89,10 @@ def make_bundle(
         "seeds": {"corpus mine": 3, "vocoder": 5},
         "eta": {"corpus": "mine", "layer": LAYER, "pca": 4},
         "vocoder": {"corpus": "mine", "steps": 12},
+        "origins": {
+            "ssl": {"place": "https://huggingface.co/someone/wavlm", "licence": "MIT"},
+            "speaker": {"place": "", "licence": ""},
+        },
     }
     arguments = {
         "config": json.dumps(config),
