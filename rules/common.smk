@@ -288,7 +288,7 @@ def shard_files(stage, corpus, ssl, layer):
 
 def is_prematched(entry):
     """Whether a vocoder that is trained hears prematched features."""
-    return bool(entry.get("prematched"))
+    return bool(entry.get("prematched")) or entry.get("features") == "prematched"
 
 
 def vocoders(pretrained):

@@ -68,8 +68,8 @@ ANALYZE = """    etaflow analyze RECORDING.wav -o FOLDER --bundle OWNER/NAME
 """
 
 FIT = """The Eta fit is of {utterances} utterances of {speakers} speakers, {frames} frames. It
-explains {r2:.2%} of the variance of all frames of these utterances (R² over all dimensions){held_out}.
-Its condition number is {condition:.4g}."""
+explains {r2:.2%} of the variance of all frames of these utterances (R² over all
+dimensions){held_out}. Its condition number is {condition:.4g}."""
 
 METRICS = """## The run's conversion metrics
 
