@@ -30,8 +30,8 @@ def check(known: dict[str, Any], facts: dict[str, Any]) -> None:
     for key in ("revision", "layer", "normalize", "features"):
         if key in known and known[key] != facts[key]:
             raise VocoderError(
-                f"the vocoder was trained on features of {key} {known[key]!r}, "
-                f"the config says {facts[key]!r}"
+                f"the features that the vocoder was trained on: {key} {known[key]!r}; those that "
+                f"the config gives it: {key} {facts[key]!r}"
             )
 
 
