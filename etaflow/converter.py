@@ -73,6 +73,8 @@ class VoiceConverter:
     ) -> "VoiceConverter":
         """Load the bundle that a run made.
 
+        One without an Eta model has no speaker encoder either, and converts by the methods without `-eta`.
+
         Args:
             bundle: its folder (`results/{run}/bundle`); or, as text, the repository of the Hugging
                 Face Hub that it was uploaded to: `owner/name` or `owner/name@revision`.
@@ -91,7 +93,8 @@ class VoiceConverter:
                 raise ConversionError(
                     f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
                 )
-            for part in ("ssl", "speaker"):
+            with_eta = config.get("eta", True)
+            for part in ("ssl", "speaker") if with_eta else ("ssl",):
                 # A bundle from elsewhere must not have other files of this machine loaded.
                 _, files = read_model_info(folder / part)
                 if not files.resolve().is_relative_to(folder.resolve()):
@@ -101,8 +104,8 @@ class VoiceConverter:
                     folder / "ssl", config["layer"], config["normalize"], device=device
                 ),
                 Generator.from_pretrained(folder / "vocoder").to(device),
-                EtaModel.from_pretrained(folder / "eta"),
-                load_speaker_encoder(folder / "speaker", device),
+                EtaModel.from_pretrained(folder / "eta") if with_eta else None,
+                load_speaker_encoder(folder / "speaker", device) if with_eta else None,
             )
         except (KeyError, json.JSONDecodeError, SafetensorError, HubError, OSError) as error:
             raise ConversionError(

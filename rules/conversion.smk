@@ -15,8 +15,6 @@ rule conversion:
 
 if CONVERSION:
     MANIFEST = f"{RESULTS}/manifests/{CONVERSION['corpus']}.tsv"
-    VOCODER = config["vocoder"][CONVERSION["vocoder"]]
-    ETA = config["eta"][CONVERSION["eta"]]
     SYSTEM = f"{RESULTS}/conversion/{{system}}"
 
     rule convert:

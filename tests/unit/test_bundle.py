@@ -44,6 +44,7 @@ def test_a_bundle_says_what_it_is(bundle: Path) -> None:
         "layer": LAYER,
         "normalize": False,
         "weights": "untrained",
+        "eta": True,
     }
 
 
@@ -59,7 +60,10 @@ def test_its_card_is_one_that_the_hub_reads(bundle: Path) -> None:
         "> **Warning: untrained weights.**",
         "etaflow bundle of the run `small`",
         "--bundle OWNER/NAME",
-        "| `ssl` | wavlm-tiny, wavlm-tiny | random, revision `seed-0` | untrained |",
+        "| `ssl` | wavlm-tiny, wavlm-tiny | https://huggingface.co/someone/wavlm (random, "
+        "revision `seed-0`) | untrained |",
+        "- `ssl`: MIT",
+        "- `speaker`: keeps the one that it came with",
         "of 4 principal components of the embedding, 90.0% of its variance",
         "| corpus | `mine` | `mine` |",
         "| hours | 1.00 | 1.00 |",  # six utterances of ten minutes; the seventh is for testing
