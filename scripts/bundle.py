@@ -12,6 +12,7 @@ import etaflow
 from etaflow.atomic import atomic_directory, write_json, write_text
 from etaflow.converter import BUNDLE_FORMAT
 from etaflow.eta import EtaModel
+from etaflow.evaluation.protocol import run_protocol
 from etaflow.evaluation.tables import format_metrics_table
 from etaflow.hub import needed_files
 from etaflow.manifest import read_manifest, read_table
@@ -80,7 +81,7 @@ Seeds: {seeds}. The entries of the config:
 {metrics}
 ```
 
-Values are followed by their bootstrap 95 % interval.
+Values are followed by their bootstrap 95 % interval. Protocol: {protocol}.
 
 ## Licence
 
@@ -130,7 +131,9 @@ def corpus_rows(corpora: list[tuple[str, Path]]) -> str:
 
 @app.command()
 def main(
-    config: Annotated[str, typer.Option(help="JSON: run, seeds, eta, vocoder (their entries)")],
+    config: Annotated[
+        str, typer.Option(help="JSON: run, seeds, eta, vocoder (their entries), evaluation")
+    ],
     ssl: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
     speaker: Annotated[Path, typer.Option(help="model.json of the speaker encoder")],
     eta: Annotated[Path, typer.Option(help="folder of the Eta model")],
@@ -159,6 +162,9 @@ def main(
         pipeline_tag="audio-to-audio",
         tags=["voice-conversion", "knn-vc", "eta-wavlm", "hifi-gan", *["untrained"] * untrained],
     )
+    figures = read_table(metrics, ("value", "low", "high", "n"))
+    figures = figures[figures["system"].isin(settings["evaluation"]["systems"])]
+    protocol = run_protocol(settings["evaluation"], figures).stated()
     corpora = [
         (settings["eta"]["corpus"], eta_manifest),
         (settings["vocoder"]["corpus"], vocoder_manifest),
@@ -197,7 +203,8 @@ def main(
                 entries=json.dumps(
                     {name: settings[name] for name in ("eta", "vocoder")}, indent=2, sort_keys=True
                 ),
-                metrics=format_metrics_table(read_table(metrics, ("value", "low", "high", "n"))),
+                metrics=format_metrics_table(figures),
+                protocol="; ".join(f"{name}: {words}" for name, words in protocol.items()),
             ),
         )
         write_json(
