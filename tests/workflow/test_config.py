@@ -202,7 +202,7 @@ def test_an_amount_of_reference_is_a_system_and_all_of_it_the_base_itself(tmp_pa
         "knnvc-eta=60=results/mini/conversion/knnvc-eta-60s ",
     ):
         assert f"--entry {entry}" in output
-    (det,) = [line for line in output.splitlines() if "plot_det.py" in line]
+    (det,) = [line for line in output.splitlines() if "plot_det.py results" in line]
     assert det.count("trials.tsv") == 5
     # A base that has an amount of its own is the system of that amount.
     config["conversion"]["systems"]["knnvc"]["reference_seconds"] = 5
