@@ -250,8 +250,8 @@ def plot_references(table: pd.DataFrame) -> Figure:
     figure, grid = plt.subplots(
         1, len(metrics), figsize=(3.2 * len(metrics), 3.2), squeeze=False, layout="constrained"
     )
-    lowest, highest = table["seconds"].min(), table["seconds"].max()
-    ticks = [t for t in (1, 2, 5, 10, 20, 30, 60, 120, 240, 480, 960) if lowest <= t <= highest]
+    lowest, highest = 0.9 * table["seconds"].min(), 1.1 * table["seconds"].max()
+    ticks = [t for t in (1, 2, 5, 10, 30, 60, 120, 240, 480, 960) if lowest <= t <= highest]
     for axes, metric in zip(grid.flat, metrics, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
         shown = table[table["metric"] == metric]
@@ -277,11 +277,11 @@ def plot_references(table: pd.DataFrame) -> Figure:
         axes.set(xlabel="reference (s)", ylabel=REFERENCE_LABELS[metric])
     grid.flat[0].legend(frameon=False, fontsize="small")
     notes = ["ring: all that there is of a target"] if "all" in set(table["asked"]) else []
-    asked = table[table["short"] > 0].drop_duplicates(["base", "asked"])
+    short = table[table["short"] > 0].drop_duplicates(["asked", "seconds", "short", "targets"])
     notes += [
-        f"{row.base}, {row.asked} s asked: {row.short} of {row.targets} targets have less, "
+        f"{row.asked} s asked: {row.short} of {row.targets} targets have less, "
         f"median {row.seconds:.1f} s"
-        for row in asked.itertuples()
+        for row in short.itertuples()
     ]
     notes += [UNTRAINED] if "untrained" in set(table["weights"]) else []
     figure.supxlabel("\n".join(notes), fontsize="small")

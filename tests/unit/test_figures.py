@@ -173,7 +173,7 @@ def test_references_are_drawn_at_the_seconds_used_with_intervals(tmp_path: Path)
     assert list(curve.get_ydata()) == [90.0, 52.0, 50.0]
     (bars,) = [lines.get_segments() for lines in wer.collections]
     assert [list(bar[:, 1]) for bar in bars] == [[80.0, 95.0], [45.0, 58.0], [40.0, 55.0]]
-    assert "knnvc, 60 s asked: 3 of 4 targets have less, median 58.2 s" in figure.get_supxlabel()
+    assert "60 s asked: 3 of 4 targets have less, median 58.2 s" in figure.get_supxlabel()
     assert "untrained" in figure.get_supxlabel()
     legend = wer.get_legend()
     assert legend is not None
