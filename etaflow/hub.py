@@ -36,6 +36,7 @@ _NEEDED: dict[str, list[tuple[str, ...]]] = {
     "wavlm": [("config.json",), ("model*.safetensors", "pytorch_model*.bin")],
     "hubert": [("config.json",), ("model*.safetensors", "pytorch_model*.bin")],
     "ecapa": [("embedding_model.ckpt",)],
+    "xvector": [("embedding_model.ckpt",)],
     "faster-whisper": [("model.bin",), ("config.json",), ("tokenizer.json",)],
 }
 # Of all else only what is no weight file: those of other frameworks, optimizers, adapters.

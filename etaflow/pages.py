@@ -9,6 +9,7 @@ import pandas as pd
 import soundfile
 
 from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.evaluation.protocol import Protocol, Published
 from etaflow.evaluation.tables import METRIC_NOTES, UNTRAINED, in_order
 
 _PAGE = """<!doctype html>
@@ -26,6 +27,10 @@ td small {{ white-space: nowrap; }}
 .untrained {{ color: #a33; }}
 audio {{ width: 11rem; height: 2.2rem; display: block; }}
 .scroll {{ overflow-x: auto; }}
+h2 {{ margin-top: 2.5rem; font-size: 1.2rem; }}
+.published {{ background: #f4f1ea; color: #555; font-style: italic; }}
+.published td, .published th {{ padding-left: .8rem; font-weight: normal; }}
+.published td.words {{ max-width: 26rem; font-size: .85rem; }}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """
 
@@ -34,12 +39,44 @@ def _page(title: str, body: str) -> str:
     return _PAGE.format(title=html.escape(title), body=body)
 
 
-def metrics_page(title: str, metrics: pd.DataFrame) -> str:
-    """A page with one row a system and one column a metric.
+def _words(protocol: Protocol) -> str:
+    return "; ".join(f"{name}: {html.escape(words)}" for name, words in protocol.stated().items())
+
+
+def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
+    names = in_order(name for each in published for name in each.figures)
+    rows = []
+    for each in published:
+        figures = "".join(
+            f"<td>{each.figures[n]:.2f}</td>" if n in each.figures else "<td></td>" for n in names
+        )
+        other, unknown = each.protocol.differences(protocol)
+        differs = [f"<b>{', '.join(other)}</b>"] if other else []
+        differs += [f"not stated: {', '.join(unknown)}"] if unknown else []
+        rows.append(
+            f"<tr><th>{html.escape(each.system)}</th>{figures}"
+            f"<td class=words>{_words(each.protocol)}</td>"
+            f"<td class=words>{'<br>'.join(differs)}</td>"
+            f"<td class=words>{html.escape(each.source)}</td></tr>"
+        )
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return (
+        '<div class="scroll"><table class="published"><tr><th>system</th>'
+        f"{head}<th>protocol there</th><th>other than in this run</th><th>source</th></tr>"
+        f"{''.join(rows)}</table></div>"
+    )
+
+
+def metrics_page(
+    title: str, metrics: pd.DataFrame, protocol: Protocol, published: Sequence[Published]
+) -> str:
+    """A page with one row a system and one column a metric, and published figures apart.
 
     Args:
         title: of the page.
         metrics: long table, columns `system metric value low high n weights`.
+        protocol: that `metrics` were measured by.
+        published: figures of others, shown in a table of their own with what differs.
     """
     notes = METRIC_NOTES
     names = in_order(metrics["metric"])
@@ -79,7 +116,11 @@ def metrics_page(title: str, metrics: pd.DataFrame) -> str:
         title,
         f'{warning}<div class="scroll"><table><tr><th>system</th>{head}</tr>{"".join(rows)}</table>'
         f"</div><p class=note>Small: bootstrap 95 % interval, and how many items a figure rests on."
-        f"</p><ul class=note>{legend}</ul>",
+        f"</p><p class=note>Protocol of this run. {_words(protocol)}.</p>"
+        f"<ul class=note>{legend}</ul>"
+        "<h2>Published elsewhere, not measured here</h2>"
+        "<p class=note>By other protocols: the differences between rows may be theirs, and not "
+        f"the systems'.</p>{_published_table(published, protocol)}",
     )
 
 

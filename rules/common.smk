@@ -72,6 +72,10 @@ def dangling_references(config):
         conversion = config["conversion"]
         yield from check("conversion.corpus", conversion["corpus"], "corpora")
         yield from check("conversion.judge", conversion["judge"], "models")
+        for system in conversion.get("references", {}).get("systems", []):
+            if system not in conversion["systems"]:
+                known = ", ".join(sorted(conversion["systems"]))
+                yield f"conversion.references.systems: {system!r} is none of `systems`: {known}"
         if conversion["asr"]["engine"] == "faster-whisper":
             yield from check("conversion.asr.model", conversion["asr"]["model"], "models")
     for section in ("conversion", "bundle"):
@@ -81,7 +85,7 @@ def dangling_references(config):
                 yield from check(f"{section}.eta", config[section]["eta"], "eta")
 
 
-SPEAKER_ENCODERS = {"resemblyzer", "ecapa"}
+SPEAKER_ENCODERS = {"resemblyzer", "ecapa", "xvector"}
 SSL_ENCODERS = {
     "wavlm",
     "hubert",
@@ -151,6 +155,13 @@ def misfits(config):
         yield from kind("conversion.judge", conversion["judge"], SPEAKER_ENCODERS)
         if "model" in conversion["asr"]:
             yield from kind("conversion.asr.model", conversion["asr"]["model"], {"faster-whisper"})
+        for name, entry in conversion["systems"].items():
+            if entry["method"] in ("original", "copy"):
+                place = f"conversion.systems.{name}: {entry['method']} has no references"
+                if entry["reference_seconds"] is not None:
+                    yield f"{place}, so no reference_seconds"
+                if name in conversion.get("references", {}).get("systems", []):
+                    yield f"{place} for conversion.references to vary"
         split = config["corpora"][conversion["corpus"]].get("split", {"test_fraction": 0.5})
         if split["test_fraction"] == 0:
             yield f"corpora.{conversion['corpus']}.split.test_fraction = 0: nothing to convert"
@@ -206,6 +217,43 @@ def with_sweep(config):
     return config
 
 
+def references():
+    """The systems that the amount of reference is varied of: (base, seconds, system)."""
+    conversion = config.get("conversion", {})
+    entry = conversion.get("references", {"systems": [], "seconds": []})
+
+    def name(base, seconds):
+        if conversion["systems"][base]["reference_seconds"] == seconds:
+            return base
+        return f"{base}-all" if seconds is None else f"{base}-{seconds}s"
+
+    return [
+        (base, seconds, name(base, seconds))
+        for base in entry["systems"]
+        for seconds in entry["seconds"]
+    ]
+
+
+def compared():
+    """The systems that the config names itself; those of `references` stand in a figure of their own."""
+    return [name for name, entry in config["conversion"]["systems"].items() if "base" not in entry]
+
+
+def with_references(config):
+    """The config with a system for each amount of reference, and an amount for each system."""
+    systems = config.get("conversion", {}).get("systems", {})
+    for entry in systems.values():
+        entry.setdefault("reference_seconds", None)
+    for base, seconds, name in references():
+        if name != base:
+            if name in systems:
+                raise WorkflowError(
+                    f"conversion.systems.{name}: conversion.references needs this name"
+                )
+            systems[name] = systems[base] | {"reference_seconds": seconds, "base": base}
+    return config
+
+
 def validated(config):
     """The config, or a WorkflowError that names each wrong key, its value and what is allowed."""
     with open(os.path.join(workflow.basedir, "config", "schema.yaml"), encoding="utf-8") as stream:
@@ -219,6 +267,7 @@ def validated(config):
     if not lines:
         if "sweep" in config:
             config = with_sweep(config)
+        config = with_references(config)
         lines = list(misfits(config))
     if lines:
         raise WorkflowError("the config is wrong:\n" + "\n".join(f"  {line}" for line in lines))
@@ -566,14 +615,28 @@ def report_items():
         items.append("training.svg")
     if "conversion" in config:
         items += ["det.svg", "metrics.html"]
+        items += ["references.svg"] if references() else []
         items += ["listening.html"] if synthesised_systems() else []
     return items
 
 
 def synthesised_systems():
     """The systems whose output is not a recording."""
-    systems = config["conversion"]["systems"]
-    return [name for name, entry in systems.items() if entry["method"] != "original"]
+    return [name for name in compared() if method_of(name) != "original"]
+
+
+def evaluation(wildcards):
+    """What the numbers of the conversion rest on, for the protocol that stands beside them."""
+    conversion = config["conversion"]
+    recogniser = config["models"].get(conversion["asr"].get("model"), {})
+    protocol = {
+        "systems": compared(),
+        "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
+        "judge": config["models"][conversion["judge"]],
+        "asr": conversion["asr"] | {"repo": recogniser.get("repo", recogniser.get("path"))},
+        "bootstrap_rounds": conversion["bootstrap_rounds"],
+    }
+    return json.dumps(protocol, sort_keys=True)
 
 
 def bundled():
@@ -642,4 +705,6 @@ def bundle_config(wildcards):
     if "eta" in entries:
         origins["speaker"] = origin(entries["eta"]["encoder"])
     facts = {"run": config["run"], "seeds": seeds, "origins": origins, **entries}
+    if "conversion" in config:
+        facts["evaluation"] = json.loads(evaluation(wildcards))
     return json.dumps(facts, sort_keys=True)

@@ -209,7 +209,7 @@ if CONVERSION:
         """Detection error trade-off of the conversions."""
         input:
             code=source("plot_det"),
-            trials=expand(f"{SYSTEM}/trials.tsv", system=CONVERSION["systems"]),
+            trials=expand(f"{SYSTEM}/trials.tsv", system=compared()),
             metrics=f"{RESULTS}/conversion/metrics.tsv",
         output:
             report(
@@ -255,9 +255,47 @@ if CONVERSION:
             runtime="10m",
         params:
             title=f"Conversion, run {config['run']}",
+            config=evaluation,
         shell:
-            "python {input.code[0]:q} {input.metrics} --title {params.title:q} --output {output}"
-            " 2> >(tee {log} >&2)"
+            "python {input.code[0]:q} {input.metrics} --title {params.title:q}"
+            " --config {params.config:q} --output {output} 2> >(tee {log} >&2)"
+
+    if references():
+
+        rule plot_references:
+            """What the amount of reference speech does to a conversion."""
+            input:
+                code=source("plot_references"),
+                metrics=f"{RESULTS}/conversion/metrics.tsv",
+                converted=expand(
+                    f"{SYSTEM}/converted.tsv", system=[name for _, _, name in references()]
+                ),
+            output:
+                report(
+                    f"{REPORT}/references.svg",
+                    caption="captions/references.rst",
+                    category="1 Conversion",
+                    labels={"figure": "amount of reference"},
+                ),
+            log:
+                f"{LOGS}/plot_references.log",
+            benchmark:
+                f"{BENCHMARKS}/plot_references.tsv"
+            conda:
+                "../envs/etaflow.yaml"
+            threads: 1
+            resources:
+                mem_mb=1000,
+                runtime="10m",
+            params:
+                entries=" ".join(
+                    f"--entry {base}={'all' if seconds is None else seconds}"
+                    f"={RESULTS}/conversion/{name}"
+                    for base, seconds, name in references()
+                ),
+            shell:
+                "python {input.code[0]:q} {params.entries} --metrics {input.metrics}"
+                " --output {output} 2> >(tee {log} >&2)"
 
     rule render_listening:
         """Pairs to listen to."""

@@ -12,6 +12,7 @@ import etaflow
 from etaflow.atomic import atomic_directory, write_json, write_text
 from etaflow.converter import BUNDLE_FORMAT
 from etaflow.eta import EtaModel
+from etaflow.evaluation.protocol import run_protocol
 from etaflow.evaluation.tables import format_metrics_table
 from etaflow.hub import needed_files
 from etaflow.manifest import read_manifest, read_table
@@ -77,7 +78,7 @@ METRICS = """## The run's conversion metrics
 {metrics}
 ```
 
-Values are followed by their bootstrap 95 % interval."""
+Values are followed by their bootstrap 95 % interval. Protocol: {protocol}."""
 
 MADE_HERE = (
     "None is stated for the weights that were made in this run: whoever publishes them says which, "
@@ -175,8 +176,11 @@ def made_from(
     text = json.dumps(entries, indent=2, sort_keys=True)
     parts += [f"The entries of the config:\n\n```json\n{text}\n```"]
     if metrics:
-        table = format_metrics_table(read_table(metrics, ("value", "low", "high", "n")))
-        parts += [METRICS.format(metrics=table)]
+        figures = read_table(metrics, ("value", "low", "high", "n"))
+        figures = figures[figures["system"].isin(settings["evaluation"]["systems"])]
+        protocol = run_protocol(settings["evaluation"], figures).stated()
+        words = "; ".join(f"{name}: {words}" for name, words in protocol.items())
+        parts += [METRICS.format(metrics=format_metrics_table(figures), protocol=words)]
     return "\n\n".join(parts)
 
 
@@ -193,8 +197,8 @@ def main(
     config: Annotated[
         str,
         typer.Option(
-            help="JSON: run, seeds, vocoder and eta (their entries), and origins: of each folder "
-            "whose weights are not made in the run, {place, licence}"
+            help="JSON: run, seeds, vocoder and eta (their entries), evaluation, and origins: of "
+            "each folder whose weights are not made in the run, {place, licence}"
         ),
     ],
     ssl: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],

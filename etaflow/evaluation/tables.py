@@ -10,7 +10,9 @@ from etaflow.manifest import read_table
 COLUMNS = ["system", "metric", "value", "low", "high", "n", "weights"]
 # What each metric says, in the order that tables show them.
 METRIC_NOTES = {
-    "wer": "word error rate, % of all words, after lower-casing and without punctuation",
+    "wer": "word error rate, % of all words, both texts put through Whisper's English normaliser "
+    "(numbers as digits, contractions written out), but for its table of British and American "
+    "spellings: colour for color is an error",
     "cer": "character error rate, % of all characters, likewise",
     "eer_per_target": "equal error rate, %, of telling conversions from the target's recordings, "
     "a target speaker at a time, then averaged; 50 cannot be told apart, higher is better",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from etaflow.audio import Waveform, read_audio
 from etaflow.evaluation.quality import load_dnsmos, mel_distance
-from etaflow.metrics import character_errors, normalize_text, si_snr, word_errors
+from etaflow.metrics import character_errors, normalize_english, si_snr, word_errors
 from etaflow.progress import bar
 from etaflow.speaker import SpeakerEncoder
 from etaflow.store import Embeddings, Floats, unit_rows
@@ -64,7 +64,7 @@ class RealSpeech:
 
 
 def _text_scores(reference: str, hypothesis: str) -> dict[str, int]:
-    if not normalize_text(reference):
+    if not normalize_english(reference):
         return {}
     errors, words = word_errors(reference, hypothesis)
     wrong, characters = character_errors(reference, hypothesis)

@@ -37,8 +37,8 @@ def load_speaker_encoder(source: str | Path, device: str | torch.device = "cpu")
         from etaflow.speaker.resemblyzer import Resemblyzer
 
         return Resemblyzer(info, torch.device(device))
-    if info.architecture == "ecapa":
-        from etaflow.speaker.ecapa import Ecapa
+    if info.architecture in ("ecapa", "xvector"):
+        from etaflow.speaker.tdnn import TDNN
 
-        return Ecapa(info, files, torch.device(device))
+        return TDNN(info, files, torch.device(device))
     raise ModelError(f"{info.name}: {info.architecture!r} is no speaker encoder")

@@ -122,6 +122,7 @@ def test_metrics_are_complete_labelled_and_within_range(results: Path) -> None:
         "knnvc",
         "knnvc-eta-source",
         "knnvc-eta",
+        "knnvc-5s",
     }
     names = {system: set(rows["metric"]) for system, rows in table.groupby("system")}
     assert {"wer", "cer", "dnsmos", "similarity_target"} <= names["original"]
@@ -156,6 +157,7 @@ def test_the_report_holds_what_it_promises(run: Path) -> None:
         "umap-mini.svg",
         "training.svg",
         "det.svg",
+        "references.svg",
         "metrics.html",
         "listening.html",
     ):
@@ -248,15 +250,15 @@ CHANGES = {
     "probe.seed": (1, {"probe_speakers": 3}),
     "conversion.bootstrap_rounds": (
         200,
-        {"score_conversion": 5, "collect_metrics": 1, "bundle": 1},
+        {"score_conversion": 6, "collect_metrics": 1, "bundle": 1},
     ),
-    "conversion.systems.knnvc.method": (
+    "conversion.systems.knnvc-eta.method": (
         "copy",
         {"convert": 1, "transcribe": 1, "score_conversion": 1},
     ),
     "ssl.wavlm-tiny.batch_seconds": (
         30,
-        {"dump_features__mini__wavlm-tiny": 2, "fit_eta": 3, "train_vocoder": 1, "convert": 4},
+        {"dump_features__mini__wavlm-tiny": 2, "fit_eta": 3, "train_vocoder": 1, "convert": 5},
     ),
     "seed": (1, {"plot_umap": 1}),
 }

@@ -15,7 +15,7 @@ import pytest
 
 from etaflow.audio import check_audio, write_audio
 from etaflow.manifest import COLUMNS, write_manifest
-from tests.unit.test_speaker import ecapa_folder
+from tests.unit.test_speaker import tdnn_folder
 from tests.workflow_tools import ROOT
 
 pytestmark = pytest.mark.slow
@@ -100,6 +100,6 @@ def test_a_killed_dump_goes_on_to_the_same_bytes(tmp_path: Path, wavlm_tiny: Pat
 
 
 def test_killed_embeddings_go_on_to_the_same_bytes(tmp_path: Path) -> None:
-    model = ecapa_folder(tmp_path / "ecapa") / "model.json"
+    model = tdnn_folder(tmp_path / "ecapa", "ecapa") / "model.json"
     manifest = noise_manifest(tmp_path, 12)
     check_resumes(tmp_path, "embed_speakers.py", "--manifest", manifest, "--model", model)

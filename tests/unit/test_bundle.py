@@ -21,7 +21,7 @@ from etaflow.hub import HubError
 from tests.bundle_tools import LAYER, make_bundle
 from tests.conftest import ROOT
 from tests.unit.test_hub import REPO, REVISION, Hub, running
-from tests.unit.test_speaker import ecapa_folder
+from tests.unit.test_speaker import tdnn_folder
 
 
 def files_of(folder: Path) -> set[str]:
@@ -92,7 +92,7 @@ def own_models(wavlm_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (mine / "wavlm/training_args.bin").write_bytes(b"a pickle")
     (mine / "wavlm/.git").mkdir()
     (mine / "wavlm/.git/config").write_text("private")
-    ecapa_folder(mine / "ecapa")
+    tdnn_folder(mine / "ecapa", "ecapa")
     for name in ("wavlm", "ecapa"):
         entry = {"source": "path", "architecture": name, "path": str(mine / name)}
         fetch_model(name, {**entry, "weights": "trained"}, folder / "models" / name)

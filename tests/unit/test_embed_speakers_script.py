@@ -13,7 +13,7 @@ from etaflow.audio import file_checksum, read_audio
 from etaflow.manifest import COLUMNS, write_manifest
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import Embeddings
-from tests.unit.test_speaker import ecapa_folder
+from tests.unit.test_speaker import tdnn_folder
 from tests.workflow_tools import ROOT
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_shards_one_of_them_empty_become_one_file(tmp_path: Path) -> None:
         rows.append([name, speaker, "0", "train", str(path), length, rate, "", shard])
         rows[-1].append(file_checksum(path))
     table = pd.DataFrame(rows, columns=COLUMNS)
-    model = ecapa_folder(tmp_path / "ecapa")
+    model = tdnn_folder(tmp_path / "ecapa", "ecapa")
     outputs = []
     for shard in ("0000", "0001", "0002"):
         manifest = tmp_path / f"{shard}.tsv"

@@ -8,6 +8,7 @@ import pandas as pd
 import soundfile
 
 from etaflow import figures, pages
+from etaflow.evaluation.protocol import Protocol, Published
 
 
 def metrics() -> pd.DataFrame:
@@ -20,15 +21,37 @@ def metrics() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+OURS = Protocol("LibriSpeech dev-clean", "Resemblyzer (GE2E)", "Whisper base", targets="40")
+
+
+def metrics_page(title: str, table: pd.DataFrame, *published: Published) -> str:
+    return pages.metrics_page(title, table, OURS, published)
+
+
 def test_the_metrics_page_marks_untrained_weights_beside_the_number() -> None:
-    page = pages.metrics_page("A < B", metrics())
+    page = metrics_page("A < B", metrics())
     assert "A &lt; B" in page
     assert (
         '<td class="untrained">86.30<small>80.00 to 90.00</small><small>n = 60, untrained' in page
     )
     assert "<td>3.00<small>1.00 to 5.00</small><small>n = 20</small></td><td></td>" in page
     assert "Untrained weights in the path" in page
-    assert "Untrained" not in pages.metrics_page("t", metrics().iloc[:1])
+    assert "Untrained" not in metrics_page("t", metrics().iloc[:1])
+
+
+def test_published_figures_stand_apart_with_what_differs() -> None:
+    theirs = Protocol("LibriSpeech dev-clean", "x-vectors", "Whisper base", reference="5 < 10 s")
+    page = metrics_page("t", metrics(), Published("kNN-VC", {"wer": 6.291}, theirs, "arXiv:1"))
+    measured, published = page.split("<h2>Published elsewhere, not measured here</h2>")
+    assert "6.29" not in measured
+    assert "kNN-VC" not in measured
+    assert "judge: Resemblyzer (GE2E); recogniser: Whisper base; targets: 40." in measured
+    assert "<th>kNN-VC</th><td>6.29</td><td class=words>corpus: LibriSpeech" in published
+    assert "reference: 5 &lt; 10 s</td>" in published
+    # What either does not state is neither the same nor another.
+    others = "<b>judge</b><br>not stated: texts, targets, conversions, trials, reference</td>"
+    assert others in published
+    assert "86.30" not in published
 
 
 def test_the_listening_page_plays_what_it_was_given() -> None:
@@ -130,3 +153,29 @@ def test_the_sweep_figure_has_a_panel_an_axis_and_a_measure(tmp_path: Path) -> N
     (raw, *_) = by_label["speaker, utterance (%)"].get_lines()
     assert list(raw.get_ydata()) == [80.0, 70.0]
     figures.save_figure(figure, tmp_path / "sweep.svg")
+
+
+def test_references_are_drawn_at_the_seconds_used_with_intervals(tmp_path: Path) -> None:
+    columns = ["base", "asked", "seconds", "targets", "short", "metric", "value", "low", "high"]
+    rows = [
+        ["knnvc", "all", 60.5, 4, 0, "wer", 50.0, 40.0, 55.0],
+        ["knnvc", "5", 5.0, 4, 0, "wer", 90.0, 80.0, 95.0],
+        ["knnvc", "60", 58.2, 4, 3, "wer", 52.0, 45.0, 58.0],
+        ["knnvc", "5", 5.0, 4, 0, "dnsmos", 2.0, 1.5, 2.5],
+    ]
+    table = pd.DataFrame(rows, columns=columns).assign(weights="untrained")
+    figure = figures.plot_references(table)
+    wer, dnsmos = figure.axes
+    assert (wer.get_ylabel(), dnsmos.get_ylabel()) == ("word error rate (%)", "DNSMOS")
+    assert wer.get_xscale() == "log"
+    curve = wer.get_lines()[0]
+    assert list(curve.get_xdata()) == [5.0, 58.2, 60.5]
+    assert list(curve.get_ydata()) == [90.0, 52.0, 50.0]
+    (bars,) = [lines.get_segments() for lines in wer.collections]
+    assert [list(bar[:, 1]) for bar in bars] == [[80.0, 95.0], [45.0, 58.0], [40.0, 55.0]]
+    assert "60 s asked: 3 of 4 targets have less, median 58.2 s" in figure.get_supxlabel()
+    assert "untrained" in figure.get_supxlabel()
+    legend = wer.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["knnvc (untrained)"]
+    figures.save_figure(figure, tmp_path / "references.svg")

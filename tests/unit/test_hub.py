@@ -190,6 +190,7 @@ def test_safetensors_are_taken_and_nothing_else_of_the_weights(server: Hub, tmp_
             "0 1 2 3",
         ),
         ("ecapa", "embedding_model.ckpt classifier.ckpt hyperparams.yaml x.safetensors", "0 2"),
+        ("xvector", "classifier.ckpt embedding_model.ckpt hyperparams.yaml", "1 2"),
         ("faster-whisper", "config.json model.bin tokenizer.json vocabulary.json", "0 1 2 3"),
     ],
 )

@@ -58,35 +58,14 @@ def test_resemblyzer_embeds_what_holds_no_speech(resemblyzer: Path) -> None:
     assert np.isfinite(load_speaker_encoder(resemblyzer).embed([faint])).all()
 
 
-def ecapa_folder(folder: Path) -> Path:
-    """A narrow ECAPA in the layout of speechbrain/spkrec-ecapa-voxceleb."""
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-
-    folder.mkdir()
-    torch.manual_seed(0)
-    network = ECAPA_TDNN(
-        80, channels=[32] * 4 + [96], lin_neurons=24, attention_channels=16, se_channels=16
-    )
-    for name, buffer in network.named_buffers():
-        if name.endswith("running_mean"):
-            torch.nn.init.normal_(buffer, std=0.1)
-    torch.save(network.state_dict(), folder / "embedding_model.ckpt")
-    (folder / "hyperparams.yaml").write_text(
-        f"""
+HYPERPARAMS = """
 pretrained_path: {folder}
 compute_features: !new:speechbrain.lobes.features.Fbank
-    n_mels: 80
+    n_mels: {mels}
 mean_var_norm: !new:speechbrain.processing.features.InputNormalization
     norm_type: sentence
     std_norm: False
-embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
-    input_size: 80
-    channels: [32, 32, 32, 32, 96]
-    kernel_sizes: [5, 3, 3, 3, 1]
-    dilations: [1, 2, 3, 4, 1]
-    attention_channels: 16
-    se_channels: 16
-    lin_neurons: 24
+embedding_model: !new:speechbrain.lobes.models.{network}
 classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
     input_size: 24
     out_neurons: 3
@@ -101,11 +80,51 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     paths:
         embedding_model: !ref <pretrained_path>/embedding_model.ckpt
 """
+NARROW = {
+    "ecapa": """ECAPA_TDNN.ECAPA_TDNN
+    input_size: 80
+    channels: [32, 32, 32, 32, 96]
+    kernel_sizes: [5, 3, 3, 3, 1]
+    dilations: [1, 2, 3, 4, 1]
+    attention_channels: 16
+    se_channels: 16
+    lin_neurons: 24""",
+    "xvector": """Xvector.Xvector
+    in_channels: 24
+    activation: !name:torch.nn.LeakyReLU
+    tdnn_blocks: 5
+    tdnn_channels: [32, 32, 32, 32, 96]
+    tdnn_kernel_sizes: [5, 3, 3, 1, 1]
+    tdnn_dilations: [1, 2, 3, 1, 1]
+    lin_neurons: 24""",
+}
+
+
+def tdnn_folder(folder: Path, architecture: str) -> Path:
+    """A narrow network in the layout of speechbrain/spkrec-ecapa-voxceleb or -xvect-voxceleb."""
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    from speechbrain.lobes.models.Xvector import Xvector
+
+    folder.mkdir()
+    torch.manual_seed(0)
+    widths = [32] * 4 + [96]
+    network = (
+        ECAPA_TDNN(80, channels=widths, lin_neurons=24, attention_channels=16, se_channels=16)
+        if architecture == "ecapa"
+        else Xvector(tdnn_channels=widths, lin_neurons=24, in_channels=24)
+    )
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            torch.nn.init.normal_(buffer, std=0.1)
+    torch.save(network.state_dict(), folder / "embedding_model.ckpt")
+    mels = 80 if architecture == "ecapa" else 24
+    (folder / "hyperparams.yaml").write_text(
+        HYPERPARAMS.format(folder=folder, mels=mels, network=NARROW[architecture])
     )
     info = {
-        "name": "ecapa",
+        "name": architecture,
         "source": "huggingface",
-        "architecture": "ecapa",
+        "architecture": architecture,
         "revision": "test",
         "weights": "untrained",
         "path": ".",
@@ -117,17 +136,22 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
-@pytest.fixture(scope="module")
-def ecapa(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeakerEncoder, Embed]:
+@pytest.fixture(scope="module", params=["ecapa", "xvector"])
+def tdnn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SpeakerEncoder, Embed]:
     """Ours, and SpeechBrain's own loading and embedding of one waveform at a time."""
     from speechbrain.inference.speaker import EncoderClassifier
 
-    place = tmp_path_factory.mktemp("ecapa")
-    folder = ecapa_folder(place / "ecapa")
+    place = tmp_path_factory.mktemp(request.param)
+    folder = tdnn_folder(place / "model", request.param)
     plain = EncoderClassifier.from_hparams(
         source=str(folder), savedir=str(place / "cache"), run_opts={"device": "cpu"}
     )
     remove_placeholders()
+    if request.param == "xvector":
+        pooling = plain.mods.embedding_model.blocks[-2]
+        pooling._get_gauss_noise = lambda size, device: torch.zeros(size)
 
     def alone(waveforms: Sequence[np.ndarray]) -> np.ndarray:
         rows = [plain.encode_batch(torch.from_numpy(wave)[None]) for wave in waveforms]
@@ -164,10 +188,10 @@ def relative_errors(vectors: np.ndarray, expected: np.ndarray) -> np.ndarray:
         [640],
     ],
 )
-def test_ecapa_in_a_batch_equals_speechbrain_one_by_one(
-    ecapa: tuple[SpeakerEncoder, Embed], lengths: list[int]
+def test_a_tdnn_in_a_batch_equals_speechbrain_one_by_one(
+    tdnn: tuple[SpeakerEncoder, Embed], lengths: list[int]
 ) -> None:
-    encoder, alone = ecapa
+    encoder, alone = tdnn
     for waves in (hard_waveforms(lengths), [wave[::-1].copy() for wave in hard_waveforms(lengths)]):
         vectors = encoder.embed(waves)
         assert vectors.dtype == np.float32
@@ -175,28 +199,47 @@ def test_ecapa_in_a_batch_equals_speechbrain_one_by_one(
         assert relative_errors(vectors, alone(waves)).max() < 1e-5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(640, 30_000), min_size=1, max_size=6))
-def test_ecapa_embeds_any_lengths_together(
-    ecapa: tuple[SpeakerEncoder, Embed], lengths: list[int]
+def test_a_tdnn_embeds_any_lengths_together(
+    tdnn: tuple[SpeakerEncoder, Embed], lengths: list[int]
 ) -> None:
-    encoder, alone = ecapa
+    encoder, alone = tdnn
     waves = hard_waveforms(lengths)
     assert relative_errors(encoder.embed(waves), alone(waves)).max() < 1e-5
 
 
-def test_ecapa_on_voices_equals_speechbrain(ecapa: tuple[SpeakerEncoder, Embed]) -> None:
-    encoder, alone = ecapa
+def test_a_tdnn_on_voices_equals_speechbrain(tdnn: tuple[SpeakerEncoder, Embed]) -> None:
+    encoder, alone = tdnn
     assert relative_errors(encoder.embed(voices()), alone(voices())).max() < 1e-5
 
 
-def test_what_ecapa_cannot_embed_is_named(ecapa: tuple[SpeakerEncoder, Embed]) -> None:
-    encoder, _ = ecapa
+def test_what_a_tdnn_cannot_embed_is_named(tdnn: tuple[SpeakerEncoder, Embed]) -> None:
+    encoder, _ = tdnn
+    name = encoder.info.name
+    shortest = {"ecapa": 640, "xvector": 480}[name]
     good = hard_waveforms([2_000, 3_000])
-    with pytest.raises(ValueError, match=r"waveform 1 of 3 has 639 samples; ecapa needs 640"):
-        encoder.embed([good[0], good[1][:639], good[1]])
+    cut = good[1][: shortest - 1]
+    with pytest.raises(ValueError, match=rf"1 of 3 has {shortest - 1} .* {name} needs {shortest}"):
+        encoder.embed([good[0], cut, good[1]])
+    assert encoder.embed([good[1][:shortest]]).shape == (1, 24)
     with pytest.raises(ValueError, match="embedding of waveform 2 of 3 is not finite"):
         encoder.embed([*good, np.full(2_500, np.nan, np.float32)])
+
+
+def test_an_utterance_has_one_x_vector(tmp_path: Path) -> None:
+    # SpeechBrain adds noise to each.
+    encoder = load_speaker_encoder(tdnn_folder(tmp_path / "x", "xvector"))
+    first, again = encoder.embed(voices()), encoder.embed(voices())
+    np.testing.assert_array_equal(first, again)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    folder = tdnn_folder(tmp_path / "x", "xvector")
+    info = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(info | {"architecture": "ecapa"}))
+    with pytest.raises(ModelError, match=r"embedding_model.ckpt is no ecapa of SpeechBrain's"):
+        load_speaker_encoder(folder)
 
 
 def test_a_folder_of_another_architecture_is_refused(wavlm_tiny: Path) -> None:

@@ -29,7 +29,11 @@ CASES: list[tuple[str, Any, str]] = [
     ("run", 2024, "run = 2024: must be text; put it in quotes"),
     ("conversion.asr.grammar", "mni", "conversion.asr.grammar = 'mni': 'mni' is not one of"),
     ("corpora", {"mi.ni": {}}, "'mi.ni' does not match"),
-    ("conversion.judge", "wavlm-tiny", "architecture wavlm-tiny; allowed: ecapa, resemblyzer"),
+    (
+        "conversion.judge",
+        "wavlm-tiny",
+        "architecture wavlm-tiny; allowed: ecapa, resemblyzer, xvector",
+    ),
     ("eta.mini.layer", 2, "conversion.eta = 'mini': layer is 2, that of the vocoder"),
     ("corpora.mini.split.test_fraction", 0, "test_fraction = 0: nothing to convert"),
     (
@@ -259,6 +263,40 @@ def test_a_sweep_does_not_take_the_name_of_an_entry(tmp_path: Path) -> None:
     config["eta"]["mini-layer-1"] = config["eta"]["mini"]
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
     assert "eta.mini-layer-1: the sweep over layer needs this name" in output
+
+
+def test_an_amount_of_reference_is_a_system_and_all_of_it_the_base_itself(tmp_path: Path) -> None:
+    config = changed(
+        load_config(),
+        "conversion.references",
+        {"systems": ["knnvc", "knnvc-eta"], "seconds": [5, 60, None]},
+    )
+    jobs = planned(tmp_path, config)
+    assert (jobs["convert"], jobs["score_conversion"]) == (5 + 4, 5 + 4)
+    assert jobs["plot_references"] == 1
+    output = snakemake(tmp_path, config, "--dry-run", "--printshellcmds")
+    for entry in (
+        "knnvc=5=results/mini/conversion/knnvc-5s ",
+        "knnvc=all=results/mini/conversion/knnvc ",
+        "knnvc-eta=60=results/mini/conversion/knnvc-eta-60s ",
+    ):
+        assert f"--entry {entry}" in output
+    (det,) = [line for line in output.splitlines() if "plot_det.py results" in line]
+    assert det.count("trials.tsv") == 5
+    # A base that has an amount of its own is the system of that amount.
+    config["conversion"]["systems"]["knnvc"]["reference_seconds"] = 5
+    output = snakemake(tmp_path, config, "--dry-run", "--printshellcmds")
+    assert "knnvc=5=results/mini/conversion/knnvc " in output
+    assert "knnvc=all=results/mini/conversion/knnvc-all " in output
+    jobs = planned(tmp_path, changed(config, "conversion.references", ...))
+    assert jobs["convert"] == 5
+    assert "plot_references" not in jobs
+
+
+def test_references_do_not_take_the_name_of_a_system(tmp_path: Path) -> None:
+    config = changed(load_config(), "conversion.systems.knnvc-5s", {"method": "knn"})
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "conversion.systems.knnvc-5s: conversion.references needs this name" in output
 
 
 def test_probes_are_made_of_every_eta_model_where_the_config_asks(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
-"""ECAPA-TDNN (Desplanques et al. 2020, arXiv 2005.07143) from SpeechBrain."""
+"""SpeechBrain's time-delay networks: ECAPA-TDNN and x-vectors.
 
-from collections.abc import Sequence
+ECAPA-TDNN: Desplanques et al. 2020, arXiv 2005.07143. X-vectors: Snyder et al., ICASSP 2018; the
+judge of kNN-VC's equal error rates.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.nnet.CNN import Conv1d
 from speechbrain.processing.features import InputNormalization
 from torch import nn
@@ -17,17 +22,51 @@ from etaflow.batches import similar_lengths
 from etaflow.models import ModelError, ModelInfo
 from etaflow.store import Floats
 
-MELS = 80
 # Larger batches are slower on a CPU: the system maps, and clears, their memory anew at each layer.
 CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 16.0, 120.0
+XVECTOR_DILATIONS = [1, 2, 3, 1, 1]  # the one size of the recipe that weights do not tell
+
+State = dict[str, torch.Tensor]
 
 
-class Ecapa:
-    """SpeechBrain's published ECAPA folders, read without their YAML.
+def _ecapa(state: State) -> nn.Module:
+    blocks = sum(key.endswith("tdnn1.conv.conv.weight") for key in state)
+    width, mels = state["blocks.0.conv.conv.weight"].shape[:2]
+    return ECAPA_TDNN(
+        mels,
+        channels=[width] * (blocks + 1) + [state["mfa.conv.conv.weight"].shape[0]],
+        lin_neurons=state["fc.conv.weight"].shape[0],
+        attention_channels=state["asp.tdnn.conv.conv.weight"].shape[0],
+        se_channels=state["blocks.1.se_block.conv1.conv.weight"].shape[0],
+    )
+
+
+def _xvector(state: State) -> nn.Module:
+    kernels = [weight for key, weight in state.items() if key.endswith(".conv.weight")]
+    (last,) = (weight for key, weight in state.items() if key.endswith(".w.weight"))
+    network = Xvector(
+        activation=nn.LeakyReLU,
+        tdnn_blocks=len(kernels),
+        tdnn_channels=[kernel.shape[0] for kernel in kernels],
+        tdnn_kernel_sizes=[kernel.shape[2] for kernel in kernels],
+        tdnn_dilations=XVECTOR_DILATIONS,
+        lin_neurons=last.shape[0],
+        in_channels=kernels[0].shape[1],
+    )
+    # Its pooling adds noise of up to 9e-5 to the means, and no embedding would come out twice.
+    network.blocks[-2]._get_gauss_noise = lambda shape, device: torch.zeros(shape, device=device)
+    return network
+
+
+NETWORKS: dict[str, Callable[[State], nn.Module]] = {"ecapa": _ecapa, "xvector": _xvector}
+
+
+class TDNN:
+    """SpeechBrain's published folders of these networks, read without their YAML.
 
     `hyperparams.yaml` of such a folder can construct any Python object and calls the hub; the
-    weights alone say how wide the network is, and the rest is the published recipe: 80 mel bands,
-    each utterance's mean removed.
+    weights alone say how wide the network is, and the rest is the published recipe: a mel
+    spectrogram, each utterance's mean removed.
     """
 
     def __init__(self, info: ModelInfo, files: Path, device: torch.device) -> None:
@@ -36,44 +75,38 @@ class Ecapa:
         if not checkpoint.is_file():
             raise ModelError(f"{info.name}: {checkpoint} is missing")
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        blocks = sum(key.endswith("tdnn1.conv.conv.weight") for key in state)
-        width, last = state["blocks.0.conv.conv.weight"].shape[0], state["mfa.conv.conv.weight"]
-        self.dim: int = state["fc.conv.weight"].shape[0]
-        self.network = ECAPA_TDNN(
-            MELS,
-            channels=[width] * (blocks + 1) + [last.shape[0]],
-            lin_neurons=self.dim,
-            attention_channels=state["asp.tdnn.conv.conv.weight"].shape[0],
-            se_channels=state["blocks.1.se_block.conv1.conv.weight"].shape[0],
-        )
-        self.network.load_state_dict(state)
+        try:
+            self.network = NETWORKS[info.architecture](state)
+            self.network.load_state_dict(state)
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+            raise ModelError(
+                f"{info.name}: {checkpoint} is no {info.architecture} of SpeechBrain's"
+            ) from error
         self.network.eval().requires_grad_(False).to(device)
-        self.features = Fbank(n_mels=MELS).to(device)
+        convolutions = [m for m in self.network.modules() if isinstance(m, Conv1d)]
+        self.features = Fbank(n_mels=convolutions[0].in_channels).to(device)
         self.normalize = InputNormalization(norm_type="sentence", std_norm=False)
-        convolutions = [
-            module
-            for module in self.network.modules()
-            if isinstance(module, Conv1d) and module.kernel_size > 1
-        ]
         for convolution in convolutions:
-            convolution.register_forward_pre_hook(self._reflect)
+            if convolution.kernel_size > 1:
+                convolution.register_forward_pre_hook(self._reflect)
         self._margin = max(c.dilation * (c.kernel_size - 1) // 2 for c in convolutions)
         self._frames = torch.empty(0)
+        self.dim: int = list(self.network.parameters())[-1].shape[0]  # the last layer's bias
 
-    def _reflect(self, convolution: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        """Continue each utterance of (B, C, T) by its mirror image, over the padding.
+    def _reflect(self, convolution: Conv1d, inputs: tuple[torch.Tensor]) -> None:
+        """Continue each utterance by its mirror image, over the padding.
 
         SpeechBrain's convolutions extend their input so at its ends; in a batch they would see the
         padding of all utterances but the longest, and embeddings be up to 2 % off.
         """
-        (values,) = inputs
+        values = inputs[0] if convolution.skip_transpose else inputs[0].transpose(1, 2)  # (B, C, T)
         rows = torch.arange(len(values), device=values.device)[:, None]
         steps = torch.arange(self._margin, device=values.device)
         after, mirrored = self._frames[:, None] + steps, self._frames[:, None] - 2 - steps
         values[rows, :, after] = values[rows, :, mirrored]
 
     def _mels(self, waveform: Waveform) -> torch.Tensor:
-        """Log-mel spectrogram (T, 80) without its mean over time."""
+        """Log-mel spectrogram (T, mels) without its mean over time."""
         # One waveform at a time: in a batch, padding would count in the maximum that levels
         # 80 dB below it are raised to.
         mels = self.features(torch.from_numpy(waveform)[None].to(self.device))
@@ -85,9 +118,9 @@ class Ecapa:
         # The longest utterance is padded too, so that all get their mirror image.
         padded = nn.functional.pad(pad_sequence(mels, batch_first=True), (0, 0, 0, self._margin))
         self._frames = frames
-        # Half a frame less: the network counts the frames below `lengths` times T, and a product
-        # rounded up would count one of padding.
-        lengths = (frames - 0.5) / padded.shape[1]
+        # A quarter of a frame less: ECAPA counts the frames below `lengths` times T, and a product
+        # rounded up would count one of padding; x-vectors take the nearest integer.
+        lengths = (frames - 0.25) / padded.shape[1]
         # Convolutions in TF32, PyTorch's default on a GPU, would be off by 1e-3.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.network(padded, lengths).squeeze(1).cpu().numpy()
@@ -97,7 +130,8 @@ class Ecapa:
         """Embeddings (U, V) as the network gives them; see `SpeakerEncoder.embed`.
 
         Raises:
-            ValueError: a waveform is shorter than 40 ms, or an embedding is not finite.
+            ValueError: a waveform is shorter than 40 ms (30 for x-vectors), or an embedding is
+                not finite.
         """
         shortest = self._margin * self.features.compute_STFT.hop_length
         for index, waveform in enumerate(waveforms):

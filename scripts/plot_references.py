@@ -1,0 +1,29 @@
+"""Plot what the amount of reference speech does to conversions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.evaluation.references import reference_table
+from etaflow.figures import plot_references, save_figure
+from etaflow.manifest import read_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    entry: Annotated[list[str], typer.Option(help="BASE=SECONDS (or all)=FOLDER of a system")],
+    metrics: Annotated[Path, typer.Option(help="metrics.tsv of all systems")],
+    output: Annotated[Path, typer.Option(help="SVG to write")],
+) -> None:
+    """Draw a panel a metric, a line a base system."""
+    parts = [each.split("=", 2) for each in entry]
+    entries = [(base, asked, Path(folder)) for base, asked, folder in parts]
+    table = reference_table(entries, read_table(metrics, ("value", "low", "high", "n")))
+    save_figure(plot_references(table), output)
+
+
+if __name__ == "__main__":
+    app()
