@@ -12,6 +12,7 @@ from torch import Tensor
 from etaflow.knn import match
 
 MAX_PAIRED_FRAMES = 8192  # of each side in LinearVC; the published code has the same limit
+FRAMES_BEYOND_BLOCK = 4  # a covariance in MKL-VC needs that many more than dimensions, as published
 FRAME_CHUNK = 8192  # frames that are held in float64 at a time
 
 # Relative precision of features, which encoders give in float32.
@@ -119,44 +120,67 @@ def _covariance(features: Tensor, mean: Tensor, blocks: Tensor) -> Tensor:
     return total / (len(features) - 1)
 
 
-def _roots(covariance: Tensor, precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Square root, its pseudo-inverse, and the projector on the directions of no variance."""
-    variance, directions = torch.linalg.eigh(covariance)
-    smallest = torch.maximum(PRECISION * variance[:, -1:], precision[:, None])
-    seen = variance > smallest
+def _compose(directions: Tensor, values: Tensor) -> Tensor:
+    """The symmetric matrices (B, K, K) of these eigenvectors and eigenvalues (B, K)."""
+    return (directions * values[:, None, :]) @ directions.mT
+
+
+def _transport(source: Tensor, target: Tensor, rounding: Tensor) -> Tensor:
+    """T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2, for covariances A and B (B, K, K).
+
+    Directions in which A is no more than the `rounding` (B,) of the features are left as they are.
+    """
+    variance, directions = torch.linalg.eigh(source)
+    seen = variance > torch.maximum(PRECISION * variance[:, -1], rounding)[:, None]
     deviation = torch.where(seen, variance, 0.0).sqrt()
-    inverse = torch.where(seen, 1 / deviation, 0.0)
-
-    def compose(values: Tensor) -> Tensor:
-        return (directions * values[:, None, :]) @ directions.mT
-
-    return compose(deviation), compose(inverse), compose((~seen).to(variance.dtype))
-
-
-def _transport(source: Tensor, target: Tensor, precision: Tensor) -> Tensor:
-    """The maps (B, K, K) between centred Gaussians of these covariances (B, K, K)."""
-    root, inverse, unseen = _roots(source, precision)
-    middle, _, _ = _roots(root @ target @ root, torch.zeros_like(precision))
-    return inverse @ middle @ inverse + unseen
+    root = _compose(directions, deviation)
+    inverse = _compose(directions, torch.where(seen, 1 / deviation, 0.0))
+    middle_variance, middle_directions = torch.linalg.eigh(root @ target @ root)
+    middle = _compose(middle_directions, middle_variance.clamp_min(0).sqrt())
+    return inverse @ middle @ inverse + _compose(directions, (~seen).to(variance.dtype))
 
 
 def fit_transport(source: Tensor, target: Tensor, block_size: int = 2) -> AffineMap:
-    """Fit MKL-VC: the optimal transport between Gaussians, block by block of dimensions."""
-    _check(source, target, minimum=block_size + 4)
+    """Fit MKL-VC: the optimal transport between Gaussians, in blocks of dimensions.
+
+    Lobashev et al., "Training-free voice conversion with factorized optimal transport", Interspeech
+    2025 (arXiv 2506.09709). Dimensions are ordered by the source's deviation, largest first, and
+    cut into blocks. Those of a block are taken for Gaussians N(m, A) in the source and N(n, B) in
+    the target, independent of the other blocks. The Monge-Kantorovich linear map is
+    x -> n + (x - m) T with T = A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2.
+
+    Unlike the published code, a last block of one dimension is mapped too, and a direction in which
+    the source does not vary is only shifted, where that code divides by about nothing.
+
+    Args:
+        source: (T, D), frames of any number from `block_size` + 4.
+        target: (N, D), likewise.
+        block_size: K, dimensions a block, 1 or more; the fewer, the less speech the covariances need.
+
+    Returns:
+        The map; its weight is symmetric and, unless the target does not vary in some direction,
+        positive definite.
+
+    Raises:
+        MappingError: too few frames for blocks of that size, values that are not finite, different
+            dimensions.
+    """
+    if block_size < 1:
+        raise MappingError(f"blocks of {block_size} dimensions: give 1 or more")
+    _check(source, target, minimum=block_size + FRAMES_BEYOND_BLOCK)
     mean = source.mean(dim=0, dtype=torch.float64)
     target_mean = target.mean(dim=0, dtype=torch.float64)
     size = len(mean)
     single = torch.arange(size, device=source.device)[:, None]
     variance = _covariance(source, mean, single).flatten()
     order = variance.argsort(descending=True, stable=True)
-    whole = size // block_size * block_size
-    weight = torch.zeros(size, size, dtype=torch.float64, device=source.device)
-    for blocks in (order[:whole].view(-1, block_size), order[whole:][None]):
+    whole = size - size % block_size
+    weight = mean.new_zeros(size, size)
+    for blocks in (order[:whole].view(whole // block_size, block_size), order[whole:][None]):
         if blocks.numel():
-            precision = (PRECISION * mean[blocks]).square().amax(dim=1)
             weight[blocks[:, :, None], blocks[:, None, :]] = _transport(
                 _covariance(source, mean, blocks),
                 _covariance(target, target_mean, blocks),
-                precision,
+                (PRECISION * mean[blocks]).square().amax(dim=1),
             )
     return AffineMap(weight.float(), (target_mean - mean @ weight).float())
