@@ -135,9 +135,12 @@ def misfits(config):
         if "prematch" not in config and is_prematched(entry):
             yield f"prematch: missing; vocoder.{name} is trained on prematched features"
         sizes, place = entry["generator"], f"vocoder.{name}.generator"
-        hop = math.prod(sizes["upsample_factors"])
-        if hop != 320:
-            yield f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, not 320"
+        hop, rate = math.prod(sizes["upsample_factors"]), sizes.get("sample_rate", 16000)
+        if hop * 50 != rate:
+            yield (
+                f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, "
+                f"not {rate // 50}, the samples of a frame of 20 ms at {rate} Hz"
+            )
         for one, other in (
             ("upsample_factors", "upsample_kernels"),
             ("resblock_kernels", "resblock_dilations"),

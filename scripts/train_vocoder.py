@@ -15,9 +15,9 @@ from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import FeatureStore
 from etaflow.training import train, write_history
-from etaflow.vocoder import Generator, GeneratorConfig
+from etaflow.vocoder import Generator, GeneratorConfig, VocoderError
 from etaflow.vocoder.discriminator import DiscriminatorConfig
-from etaflow.vocoder.segments import Waveforms, hold_out
+from etaflow.vocoder.segments import Waveforms, full_band, hold_out
 from etaflow.vocoder.task import VocoderTask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -50,24 +50,31 @@ def main(
     info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
     store = FeatureStore(features)
-    known = set(store.utterance_ids)
-    paths = {
-        name: path
-        for name, path in zip(table["utterance_id"], table["path"], strict=True)
-        if name in known
-    }
+    sizes = GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
+    table = table[table["utterance_id"].isin(store.utterance_ids)].set_index("utterance_id")
+    usable, narrow = full_band(table["sample_rate"].to_dict(), sizes.sample_rate)
+    if narrow:
+        named = ", ".join(narrow[:5]) + (", …" if len(narrow) > 5 else "")
+        typer.echo(
+            f"left out: {len(narrow)} of {len(table)} utterances, recorded at less than the "
+            f"generator's {sizes.sample_rate} Hz ({named})",
+            err=True,
+        )
+    if not usable:
+        raise VocoderError(
+            f"{manifest}: no training utterance is recorded at {sizes.sample_rate} Hz or more; "
+            "choose a lower generator.sample_rate, or a corpus of a higher rate"
+        )
     train_ids, validation_ids = hold_out(
-        sorted(paths), settings["validation_utterances"], settings["seed"]
+        sorted(usable), settings["validation_utterances"], settings["seed"]
     )
     torch.manual_seed(settings["seed"])
-    generator = Generator(
-        GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
-    )
+    generator = Generator(sizes)
     task = VocoderTask(
         generator,
         DiscriminatorConfig(**settings["discriminator"]),
         store,
-        Waveforms(paths),
+        Waveforms(table["path"].to_dict(), sizes.sample_rate),
         train_ids,
         validation_ids,
         segment_frames=settings["segment_frames"],

@@ -1,6 +1,7 @@
 """Training a generator against discriminators: what `etaflow.training.train` is given."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,11 +84,15 @@ class VocoderTask:
             VocoderError: no or shared utterances, or a store that does not fit the generator.
         """
         config = generator.config
-        asked = (config.feature_dim, config.hop_length, config.sample_rate)
-        given = (store.dim, store.meta.hop_length, store.meta.sample_rate)
+        asked = (config.feature_dim, config.sample_rate / config.hop_length)
+        given = (store.dim, store.meta.sample_rate / store.meta.hop_length)
         if asked != given:
             raise VocoderError(
-                f"features of (dim, hop length, sample rate) {given} for a generator of {asked}"
+                f"features of (dim, frames a second) {given} for a generator of {asked}"
+            )
+        if waveforms.sample_rate != config.sample_rate:
+            raise VocoderError(
+                f"waveforms at {waveforms.sample_rate} Hz for a generator at {config.sample_rate}"
             )
         if not train_ids or not validation_ids or set(train_ids) & set(validation_ids):
             raise VocoderError(
@@ -105,6 +110,8 @@ class VocoderTask:
         self.dataset = Segments(store, waveforms, train_ids, segment_frames)
         self.batch_size = batch_size
         self._store, self._waveforms = store, waveforms
+        self._hop_length = config.hop_length
+        self._log_mel = partial(log_mel, sample_rate=config.sample_rate)
         self._validation_ids = list(validation_ids)
         self._rate, self._decay, self._adversarial_from = learning_rate, lr_decay, adversarial_from
 
@@ -118,7 +125,7 @@ class VocoderTask:
                 group["lr"] = rate
         real = batch["waveform"].unsqueeze(1)
         fake = self.modules["generator"](batch["features"])
-        mel = F.l1_loss(log_mel(fake.squeeze(1)), log_mel(batch["waveform"]))
+        mel = F.l1_loss(self._log_mel(fake.squeeze(1)), self._log_mel(batch["waveform"]))
         losses = {"mel_loss": mel}
         total = MEL_WEIGHT * mel
         if step >= self._adversarial_from:
@@ -151,8 +158,8 @@ class VocoderTask:
         Utterances are synthesised whole, up to their first ten seconds.
         """
         generator = self.modules["generator"]
-        hop = self._store.meta.hop_length
-        longest = VALIDATION_SECONDS * self._store.meta.sample_rate // hop
+        hop = self._hop_length
+        longest = VALIDATION_SECONDS * self._waveforms.sample_rate // hop
         distances = []
         for name in self._validation_ids:
             features = torch.from_numpy(self._store.read(name, 0, longest)).to(device)
@@ -160,5 +167,6 @@ class VocoderTask:
             waveform = torch.from_numpy(self._waveforms.read(name)[:size]).to(device)
             waveform = F.pad(waveform, (0, size - len(waveform)))
             synthesis = generator(features[None])[:, 0]
-            distances.append((log_mel(synthesis) - log_mel(waveform[None])).abs().mean())
+            difference = self._log_mel(synthesis) - self._log_mel(waveform[None])
+            distances.append(difference.abs().mean())
         return {"mel_distance": float(torch.stack(distances).mean())}
