@@ -69,6 +69,11 @@ class Segments(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def num_padded(self) -> int:
+        """Utterances that are shorter than a segment."""
+        return sum(length < self._num_frames for length in self._lengths)
+
     def __getitem__(self, draw: tuple[int, Sequence[int]]) -> dict[str, Any]:
         """Cut a segment.
 
@@ -76,7 +81,8 @@ class Segments(Dataset[dict[str, Any]]):
             draw: the number of the utterance, and the seed that places the segment.
 
         Returns:
-            `utterance_id`, `features` (num_frames, D) and `waveform` (hop num_frames,), float32.
+            `utterance_id`, `features` (num_frames, D) and `waveform` (hop num_frames,), float32,
+            and `num_samples`, how many of the waveform are not padding.
         """
         index, seed = draw
         name, count = self._ids[index], self._num_frames
@@ -84,10 +90,12 @@ class Segments(Dataset[dict[str, Any]]):
         features = torch.from_numpy(self._store.read(name, start, start + count))
         first, size = start * self._hop, count * self._hop
         waveform = torch.from_numpy(self._waveforms.read(name)[first : first + size].copy())
+        spoken = min(len(waveform), len(features) * self._hop)
         return {
             "utterance_id": name,
             "features": torch.nn.functional.pad(features, (0, 0, 0, count - len(features))),
-            "waveform": torch.nn.functional.pad(waveform, (0, size - len(waveform))),
+            "waveform": torch.nn.functional.pad(waveform[:spoken], (0, size - spoken)),
+            "num_samples": spoken,
         }
 
 
