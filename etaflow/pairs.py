@@ -42,7 +42,7 @@ def _completed(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _require(kind: str, names: Sequence[str], known: pd.Series) -> None:
-    unknown = sorted(set(names) - set(known))
+    unknown: list[str] = sorted(set(names) - {*known})
     if unknown:
         raise PairError(f"{kind} not in the manifest: {_names(unknown)}")
 
@@ -116,7 +116,7 @@ def read_pairs(path: str | Path, manifest: pd.DataFrame) -> pd.DataFrame:
     """
     pairs = read_table(path)
     allowed = {"utterance_id", "source_id", "target_speaker", "references"}
-    if unknown := sorted(set(pairs) - allowed):
+    if unknown := sorted(set(map(str, pairs)) - allowed):
         raise PairError(f"{path}: unknown column(s) {_names(unknown)}")
     if "source_id" not in pairs or not {"target_speaker", "references"} & set(pairs):
         raise PairError(f"{path}: needs the columns source_id, and target_speaker or references")
@@ -138,9 +138,9 @@ def _with_targets(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     listed = [text.split() for text in pairs["references"]]
     _require("reference(s)", [name for names in listed for name in names], manifest["utterance_id"])
     speakers = manifest.set_index("utterance_id")["speaker_id"]
-    targets = []
+    targets: list[str] = []
     for line, names in enumerate(listed, start=2):
-        found = sorted({str(speakers[name]) for name in names})
+        found: list[str] = sorted({str(speakers[name]) for name in names})
         if "target_speaker" in pairs:
             found = sorted({*found, str(pairs["target_speaker"].iloc[line - 2])})
         if len(found) != 1:
