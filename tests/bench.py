@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from etaflow import eta
-from etaflow.knn import prematch
+from etaflow.knn import Pool, prematch
 
 TURNS = 5
 
@@ -64,28 +64,93 @@ def bench_eta_fit() -> None:
     report("Eta fit, 150,000 frames of 256, P = 128", *median_seconds(ours, plain), memory)
 
 
+def speech_like(size: int, dim: int) -> torch.Tensor:
+    """Frames (N, D) with what makes neighbours hard to tell apart in SSL features.
+
+    A large common mean with a few dimensions that stand out (cosines of 0.75 between any two
+    frames, 0.94 to the fourth neighbour), a falling spectrum, phones, frames like those before.
+    """
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.arange(1, dim + 1) ** -0.5
+    mean = torch.randn(dim, generator=generator) * 0.25
+    mean[:4] += torch.tensor([6.0, -4.0, 3.0, 2.0])
+    basis = torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q
+    phones = torch.randn(200, dim, generator=generator) * scale
+    phone = torch.randint(200, (size // 8 + 1,), generator=generator).repeat_interleave(8)[:size]
+    noise = torch.randn(size, dim, generator=generator) * scale
+    smooth = sum(noise.roll(shift, 0) for shift in (-1, 0, 1, 2)) / 2
+    return 2 * (phones[phone] + 0.7 * smooth) @ basis.T + mean
+
+
+def plain_distance(query: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
+    """kNN-VC's `fast_cosine_dist`."""
+    query_norm, pool_norm = query.norm(dim=-1), pool.norm(dim=-1)
+    product = -(torch.cdist(query[None], pool[None], p=2)[0] ** 2)
+    product = (product + query_norm[:, None] ** 2 + pool_norm[None] ** 2) / 2
+    return 1 - product / (query_norm[:, None] * pool_norm[None])
+
+
 def bench_prematch() -> None:
-    """One product a speaker against a distance matrix an utterance."""
-    generator = np.random.default_rng(0)
-    utterances = [generator.normal(size=(200, 256)).astype(np.float32) for _ in range(40)]
+    """Each pair of frames compared once against kNN-VC's loop; the neighbours must be the same."""
+    lengths: list[int] = np.random.default_rng(0).integers(150, 251, 200).tolist()
+    frames = speech_like(sum(lengths), 1024)
+    utterances = list(frames.split(lengths))
+    arrays = [utterance.numpy() for utterance in utterances]
 
-    def plain() -> list[torch.Tensor]:
-        matched = []
-        for index, utterance in enumerate(utterances):
-            pool = torch.from_numpy(np.concatenate(utterances[:index] + utterances[index + 1 :]))
-            query = torch.from_numpy(utterance)
-            unit = torch.nn.functional.normalize
-            distances = torch.cdist(unit(query), unit(pool))
-            matched.append(pool[distances.topk(4, largest=False).indices].mean(dim=1))
-        return matched
+    def plain(number: int) -> torch.Tensor:
+        """Indices of the neighbours of one utterance, among all frames."""
+        pool = torch.cat(utterances[:number] + utterances[number + 1 :])
+        index = plain_distance(utterances[number], pool).topk(4, largest=False).indices
+        pool[index].mean(dim=1)
+        return index + (index >= sum(lengths[:number])) * lengths[number]
 
-    report(
-        "prematching, 40 utterances of 200 x 256",
-        *median_seconds(lambda: prematch(utterances), plain),
+    times, expected = [], []
+    loop = 0.0
+    plain(0)
+    for turn in range(TURNS):
+        start = time.perf_counter()
+        for _ in prematch(arrays):
+            pass
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        # A part of the loop a turn, so that both see the same machine.
+        expected += [
+            plain(number)
+            for number in range(turn * len(lengths) // TURNS, (turn + 1) * len(lengths) // TURNS)
+        ]
+        loop += time.perf_counter() - start
+    _, found = Pool(frames).neighbours_elsewhere(lengths)
+    pairs = [index.sort(dim=-1).values for index in (found, torch.cat(expected))]
+    other = (pairs[0] != pairs[1]).any(dim=-1)
+    double = frames[other].double()[:, None]
+    theirs, ours = (
+        torch.cosine_similarity(double, frames[index[other]].double(), dim=-1).sum(dim=-1)
+        for index in pairs
     )
+    if not torch.allclose(ours, theirs, rtol=0, atol=4e-6):
+        raise SystemExit("prematching: other neighbours than those of the plain loop")
+    note = f"{int(other.sum())} of {len(frames)} neighbour sets differ, by ties within 1e-6"
+    name = f"prematching, {len(lengths)} utterances, {len(frames)} x 1024"
+    report(name, statistics.median(times), loop, note)
+
+
+def bench_match() -> None:
+    """Queries against 11 minutes of references, whose norms are taken once."""
+    frames = speech_like(35_000, 1024)
+    references = Pool(frames[2000:])
+    for size in (50, 500, 2000):
+        query = frames[:size]
+
+        def plain(query: torch.Tensor = query) -> torch.Tensor:
+            distance = plain_distance(query, references.frames)
+            return references.frames[distance.topk(4, largest=False).indices].mean(dim=1)
+
+        times = median_seconds(lambda query=query: references.match(query), plain)
+        report(f"matching, {size} against 33,000 x 1024", *times)
 
 
 if __name__ == "__main__":
     print(f"{torch.get_num_threads()} threads; time of ours, of the plain version, plain / ours")
     bench_eta_fit()
+    bench_match()
     bench_prematch()

@@ -2,35 +2,20 @@
 
 The weights and the arithmetic are those of transformers. Frames stay in channels-last order
 throughout, which saves the copies around every norm, and on processors with AVX-512 everything
-heavy is a convolution: PyTorch hands those to oneDNN, which uses AVX-512 on every such processor,
-and matrix products to MKL, which keeps to AVX2 on those that are not Intel's.
+heavy is a convolution (see `etaflow.products`).
 """
 
-import os
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# oneDNN keeps what it compiled for the last 1,024 shapes, more than half a gigabyte when every
-# utterance has its own length. It reads this before its first use.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+from etaflow.products import linear
 
 # Frames of the front-end computed at a time on a CPU: the first convolution has 64 rows a frame,
 # and memory beyond 32 MB is given back to the system and zeroed again at every step.
 BLOCK_FRAMES = 150
-
-
-def linear(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`F.linear` of (B, T, K), as a 1 × 1 convolution where that is faster."""
-    if hidden.is_cpu and torch.backends.cpu.get_cpu_capability() == "AVX512":
-        columns = hidden.transpose(1, 2).unsqueeze(2)
-        # Over a height of 1 dilation does nothing, but PyTorch keeps a plain 1 × 1 convolution from
-        # oneDNN when there is one thread.
-        made = F.conv2d(columns, weight[:, :, None, None], bias, dilation=(2, 1))
-        return made.squeeze(2).transpose(1, 2)
-    return F.linear(hidden, weight, bias)
 
 
 class Linear(nn.Module):
