@@ -79,36 +79,46 @@ def _spread(features: Tensor) -> Tensor:
     return features[rows]
 
 
-def fit_linear(source: Tensor, target: Tensor, ridge: float = 100.0) -> AffineMap:
+def fit_linear(source: Tensor, target: Tensor, ridge: float = 300.0) -> AffineMap:
     """Fit LinearVC: least squares from source frames to their nearest target frames.
 
-    Kamper et al., "LinearVC: Linear transformations of self-supervised features through the lens of
-    voice conversion", Interspeech 2025 (arXiv 2506.01510): W = argmin ||Y - X W||², where row t of Y
-    is the target frame nearest to row t of X by cosine similarity.
+    Kamper et al., "LinearVC: Linear transformations of self-supervised features through the lens
+    of voice conversion", Interspeech 2025 (arXiv 2506.01510): W = argmin ||Y - X W||^2, where a row
+    of Y is the target frame nearest by cosine similarity to that row of X.
+
+    Published for three minutes of each speaker. With fewer frames than dimensions that W repeats Y
+    on the frames it was fitted on and makes noise of later ones. So X and Y are centred here, and
+    W is drawn to the identity: W = I + (X'X + ridge v I)^-1 X'(Y - X), where v is the mean variance
+    of a dimension of X. That is as if `ridge` more frames had said that voices differ by a shift;
+    over minutes of speech they count for little.
 
     Args:
-        source: (T, D), two frames or more. Of more than 8192, that many are used, evenly spread.
+        source: (T, D), two frames or more. Of more than 8192, as many are used, evenly spread.
         target: (N, D), likewise.
-        ridge: weight of the prior.
+        ridge: frames that the prior counts for, more than 0.
 
     Returns:
         The map.
 
     Raises:
-        MappingError: fewer than two frames, values that are not finite, or different dimensions.
+        MappingError: fewer than two frames, values that are not finite, different dimensions, or a
+            ridge that is not positive.
     """
+    if not ridge > 0:
+        raise MappingError(f"a ridge of {ridge} frames: give more than 0")
     _check(source, target, minimum=2)
-    source, target = _spread(source), _spread(target)
+    source, target = _spread(source.float()), _spread(target.float())
     frames = source.double()
-    shift = match(source.float(), target.float(), topk=1).double() - frames
+    shift = match(source, target, topk=1).double() - frames
     centre, mean_shift = frames.mean(dim=0), shift.mean(dim=0)
+    # A source that does not vary has rounding alone to be fitted, and is only shifted.
+    rounding = (PRECISION * frames).square().mean().clamp_min(torch.finfo(torch.float64).tiny)
     frames = frames - centre
-    covariance = frames.T @ frames
-    scale = covariance.diagonal().mean() / len(frames)
-    covariance.diagonal().add_(ridge * scale)
-    change = torch.linalg.solve(covariance, frames.T @ (shift - mean_shift))
-    weight = change + torch.eye(len(centre), dtype=change.dtype, device=change.device)
-    return AffineMap(weight.float(), (mean_shift - centre @ change).float())
+    scale = torch.maximum(frames.square().mean(), rounding)
+    identity = torch.eye(len(centre), dtype=frames.dtype, device=frames.device)
+    gram = frames.T @ frames + ridge * scale * identity
+    change = torch.linalg.solve(gram, frames.T @ (shift - mean_shift))
+    return AffineMap((identity + change).float(), (mean_shift - centre @ change).float())
 
 
 def _covariance(features: Tensor, mean: Tensor, blocks: Tensor) -> Tensor:
@@ -155,7 +165,8 @@ def fit_transport(source: Tensor, target: Tensor, block_size: int = 2) -> Affine
     Args:
         source: (T, D), frames of any number from `block_size` + 4.
         target: (N, D), likewise.
-        block_size: K, dimensions a block, 1 or more; the fewer, the less speech the covariances need.
+        block_size: K, dimensions a block, 1 or more; the fewer, the less speech is needed to know
+            their covariances.
 
     Returns:
         The map; its weight is symmetric and, unless the target does not vary in some direction,
@@ -163,7 +174,7 @@ def fit_transport(source: Tensor, target: Tensor, block_size: int = 2) -> Affine
 
     Raises:
         MappingError: too few frames for blocks of that size, values that are not finite, different
-            dimensions.
+            dimensions, or blocks of no dimension.
     """
     if block_size < 1:
         raise MappingError(f"blocks of {block_size} dimensions: give 1 or more")

@@ -103,6 +103,18 @@ def test_a_constant_dimension_stays_finite_and_goes_to_the_target(fit: Fit) -> N
 
 
 @BOTH
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e3])
+def test_a_source_that_never_varies_is_only_shifted(fit: Fit, value: float) -> None:
+    source, target = torch.full((30, 5), value), correlated(90, 5, 1)
+    mapping = fit(source, target)
+    torch.testing.assert_close(mapping.weight, torch.eye(5), rtol=0, atol=1e-2)
+    expected = target if fit is fit_transport else match(source, target, topk=1)
+    torch.testing.assert_close(
+        mapping(source).mean(dim=0), expected.mean(dim=0), rtol=1e-4, atol=1e-3
+    )
+
+
+@BOTH
 @settings(deadline=None, max_examples=25)
 @given(
     frames=st.integers(6, 40),
@@ -226,6 +238,16 @@ def test_transport_between_equal_gaussians_is_the_identity_even_if_they_are_flat
     for block_size in (2, 6):
         weight = fit_transport(source, source.flip(0), block_size).weight
         torch.testing.assert_close(weight, torch.eye(6), rtol=0, atol=1e-4)
+
+
+def test_parameters_that_mean_nothing_are_refused() -> None:
+    frames = correlated(20, 3, 0)
+    with pytest.raises(MappingError, match="ridge of 0 frames"):
+        fit_linear(frames, frames, ridge=0)
+    with pytest.raises(MappingError, match="blocks of 0 dimensions"):
+        fit_transport(frames, frames, block_size=0)
+    one_block = fit_transport(frames, frames + 1, block_size=9)
+    torch.testing.assert_close(one_block(frames), frames + 1, rtol=1e-4, atol=1e-4)
 
 
 def test_transport_needs_more_frames_than_a_block_has_dimensions() -> None:
