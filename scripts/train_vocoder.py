@@ -18,7 +18,7 @@ from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
 from etaflow.training import Settings, train, write_history
-from etaflow.vocoder import Generator, GeneratorConfig, VocoderError
+from etaflow.vocoder import Generator, GeneratorConfig
 from etaflow.vocoder.discriminator import DiscriminatorConfig
 from etaflow.vocoder.segments import Waveforms, full_band, hold_out
 from etaflow.vocoder.task import VocoderTask
@@ -84,11 +84,6 @@ def main(
             f"left out: {len(narrow)} of {len(table)} utterances, recorded at less than the "
             f"generator's {sizes.sample_rate} Hz ({named})",
             err=True,
-        )
-    if not usable:
-        raise VocoderError(
-            f"{manifest}: no training utterance is recorded at {sizes.sample_rate} Hz or more; "
-            "choose a lower generator.sample_rate, or a corpus of a higher rate"
         )
     train_ids, validation_ids = hold_out(
         sorted(usable), settings["validation_utterances"], settings["seed"]

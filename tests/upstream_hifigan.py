@@ -73,15 +73,18 @@ class UpstreamGenerator(nn.Module):
         return self
 
 
-def make_upstream(loudness: float = 3.0, **sizes: object) -> UpstreamGenerator:
+def make_upstream(**sizes: object) -> UpstreamGenerator:
     """One with random weights, whose magnitudes are not those of its directions.
 
     Fresh weights would give near-silence, in which any two generators agree: the magnitudes are
-    raised by `loudness`.
+    raised, that of the last layer until the waveform is about as loud as speech.
     """
     torch.manual_seed(0)
     generator = UpstreamGenerator(**sizes).eval()
     with torch.no_grad():
         for module in generator.normed():
-            module.weight_g *= loudness * (0.5 + torch.rand_like(module.weight_g))
+            module.weight_g *= 1 + torch.rand_like(module.weight_g)
+        generator.conv_post.bias.zero_()
+        features = torch.randn(1, 8, generator.lin_pre.in_features)
+        generator.conv_post.weight_g *= 0.2 / generator(features).atanh().std()
     return generator

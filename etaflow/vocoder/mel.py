@@ -26,7 +26,8 @@ def _spectrogram(sample_rate: int, device: torch.device) -> Any:
 
     return MelSpectrogram(
         sample_rate=sample_rate,
-        n_fft=round(WINDOW_SECONDS * sample_rate),
+        # Even, as torchaudio's filters suppose.
+        n_fft=2 * round(WINDOW_SECONDS * sample_rate / 2),
         hop_length=round(HOP_SECONDS * sample_rate),
         f_min=0.0,
         f_max=sample_rate / 2,
@@ -57,9 +58,10 @@ def log_mel(waveform: torch.Tensor, sample_rate: int = 16_000) -> torch.Tensor:
         ValueError: `waveform` is not (B, T), or has 22 ms or fewer.
     """
     mel = _spectrogram(sample_rate, waveform.device)
-    padding = (mel.n_fft - mel.hop_length) // 2
-    if waveform.dim() != 2 or waveform.shape[1] <= padding:
-        raise ValueError(f"log_mel needs (B, T) with T > {padding}, not {tuple(waveform.shape)}")
-    padded = F.pad(waveform, (padding, padding), mode="reflect")
+    left = (mel.n_fft - mel.hop_length) // 2
+    right = mel.n_fft - mel.hop_length - left
+    if waveform.dim() != 2 or waveform.shape[1] <= right:
+        raise ValueError(f"log_mel needs (B, T) with T > {right}, not {tuple(waveform.shape)}")
+    padded = F.pad(waveform, (left, right), mode="reflect")
     magnitudes: torch.Tensor = mel(padded)
     return magnitudes.clamp(min=FLOOR).log()

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from etaflow.audio import SAMPLE_RATE, Waveform, read_audio
 from etaflow.store import FeatureStore
+from etaflow.vocoder.config import VocoderError
 
 CACHE_BYTES = 1 << 30  # 4.7 hours of 16 kHz float32, a process
 
@@ -103,8 +104,16 @@ def full_band(sample_rates: Mapping[str, int], sample_rate: int) -> tuple[list[s
     """Utterances recorded at `sample_rate` or above, and the others.
 
     Resampled to it, the others have nothing above half their own rate, and would teach that.
+
+    Raises:
+        VocoderError: there are only others.
     """
     kept = [name for name, rate in sample_rates.items() if rate >= sample_rate]
+    if not kept:
+        raise VocoderError(
+            f"none of {len(sample_rates)} training utterances is recorded at {sample_rate} Hz or "
+            "more: lower the generator's sample_rate, or take another corpus"
+        )
     return kept, [name for name, rate in sample_rates.items() if rate < sample_rate]
 
 

@@ -41,6 +41,16 @@ CASES: list[tuple[str, Any, str]] = [
         [10, 8, 2],
         "upsample_factors = [10, 8, 2]: their product is 160, not 320",
     ),
+    (
+        "vocoder.hifigan-tiny.generator.sample_rate",
+        24000,
+        "their product is 320, not 480, the samples of a frame of 20 ms at 24000 Hz",
+    ),
+    (
+        "vocoder.hifigan-tiny.generator.sample_rate",
+        32000,
+        "generator.sample_rate = 32000: 32000 is",
+    ),
     ("sweep.eta", "other", "sweep.eta = 'other': not in `eta`, which has mini"),
     ("sweep.layer", [0], "sweep.layer.0 = 0: 0 is less than the minimum of 1"),
     ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
