@@ -50,3 +50,4 @@ bench: env
 	python tests/bench.py
 	python tests/bench_planning.py
 	python tests/bench_features.py
+	python tests/bench_training.py
