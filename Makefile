@@ -51,3 +51,4 @@ bench: env
 	python tests/bench_planning.py
 	python tests/bench_features.py
 	python -m tests.bench_vocoder
+	python tests/bench_training.py

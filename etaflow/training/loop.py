@@ -162,8 +162,10 @@ class Trainer:
         sound = {name: value for name, value in values.items() if math.isfinite(value)}
         overflowed = values.keys() - sound.keys()
         if overflowed and not (overflowed <= self._norms.keys() and self._can_lower_scale()):
-            mine = [] if bool(numbers.isfinite().all()) else list(batch["utterance_id"])
-            names = gather_object(mine)
+            # Gradients are shared by all processes, losses are each one's own.
+            own = every[:, [name not in self._norms for name in losses]].isfinite().all(dim=1)
+            named = bool(own.all()) or not bool(own[rank])
+            names = gather_object(list(batch["utterance_id"]) if named else [])
             raise TrainingError(
                 f"step {step}: a loss or gradient is not finite: {values}. Utterances of the "
                 f"batch: {', '.join(names)}. Check their audio, or lower the learning rate."

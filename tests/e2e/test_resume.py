@@ -1,7 +1,8 @@
-"""A dump or an embedding that is killed goes on where it was, to the same bytes."""
+"""A dump, an embedding or a training that is killed goes on where it was, to the same bytes."""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from etaflow.audio import check_audio, write_audio
 from etaflow.manifest import COLUMNS, write_manifest
 from tests.unit.test_speaker import tdnn_folder
+from tests.vocoder_tools import CONFIG, make_data, python, training
 from tests.workflow_tools import ROOT
 
 pytestmark = pytest.mark.slow
@@ -103,3 +105,47 @@ def test_killed_embeddings_go_on_to_the_same_bytes(tmp_path: Path) -> None:
     model = tdnn_folder(tmp_path / "ecapa", "ecapa") / "model.json"
     manifest = noise_manifest(tmp_path, 12)
     check_resumes(tmp_path, "embed_speakers.py", "--manifest", manifest, "--model", model)
+
+
+def test_a_training_killed_three_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    config = {
+        **CONFIG,
+        "steps": 300,
+        "adversarial_from": 20,
+        "validate_every": 50,
+        "checkpoints": {"every": 7, "keep": 2},
+    }
+
+    def start(name: str) -> subprocess.Popen[str]:
+        job = python(*training(tmp_path, tmp_path / name, config))
+        return subprocess.Popen(job, stderr=subprocess.PIPE, text=True)
+
+    def steps_saved() -> int:
+        files = (tmp_path / "killed" / "work").glob("*/checkpoint-*.pt")
+        return max((int(path.stem.split("-")[1]) for path in files), default=0)
+
+    chance, saved = random.Random(0), 0
+    for _ in range(3):
+        process = start("killed")
+        goal = saved + chance.randint(7, 70)
+        while steps_saved() < goal:
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert saved < steps_saved() < 300
+        saved = steps_saved()
+        assert not (tmp_path / "killed" / "vocoder").exists()
+    logs = []
+    for name in ("killed", "undisturbed"):
+        process = start(name)
+        logs.append(process.communicate()[1])
+        assert process.returncode == 0, logs[-1]
+    assert f"{saved}/300 steps" in logs[0]
+    for file in ("generator.safetensors", "config.json", "metrics.tsv"):
+        contents = [
+            (tmp_path / name / "vocoder" / file).read_bytes() for name in ("killed", "undisturbed")
+        ]
+        assert contents[0] == contents[1], file

@@ -1,85 +1,87 @@
 """`scripts/train_vocoder.py`, from features to a vocoder that loads."""
 
-import json
-import sys
+import hashlib
 from pathlib import Path
 from subprocess import run
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from etaflow.audio import write_audio
-from etaflow.fetching import fetch_model
-from etaflow.manifest import COLUMNS, read_table, write_manifest
-from etaflow.store import FeatureMeta, FeatureWriter
+from etaflow.eta import EtaError, EtaFeatures, EtaModel
+from etaflow.manifest import read_table
+from etaflow.store import Embeddings, FeatureStore, StoreError
 from etaflow.vocoder import Generator
+from tests.vocoder_tools import CONFIG, NAMES, make_data, python, training
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_vocoder.py"
-CONFIG = {
-    "generator": {
-        "hidden_dim": 4,
-        "upsample_channels": 16,
-        "resblock_kernels": [3],
-        "resblock_dilations": [[1, 3]],
-    },
-    "discriminator": {"width": 0.0625, "periods": [2], "scales": 0},
-    "segment_frames": 6,
-    "batch_size": 2,
-    "steps": 3,
-    "learning_rate": 1e-3,
-    "lr_decay": 0.999,
-    "adversarial_from": 1,
-    "validate_every": 2,
-    "validation_utterances": 1,
-    "seed": 0,
-    "features": "raw",
-    "precision": "float32",
-    "ema": 0.9,
-    "clip_norm": 10.0,
-    "checkpoints": {"every": 2, "keep": 1},
-}
+FACTS = {"model": "tiny", "revision": "rev", "layer": 2, "normalize": True}
+
+
+def eta_model(**changes: object) -> EtaModel:
+    random = np.random.default_rng(1)
+    config = {**FACTS, "encoder": "encoder", **changes}
+    return EtaModel(random.normal(size=(3, 5)), random.normal(size=5), np.zeros(5), None, config)
 
 
 @pytest.mark.slow
 def test_train_vocoder_writes_a_vocoder_and_clears_its_working_state(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    names = ["a", "b", "c", "test"]
-    rows = []
-    for name in names:
-        path = tmp_path / f"{name}.wav"
-        write_audio(path, random.uniform(-0.3, 0.3, 3400).astype(np.float32))
-        split = "test" if name == "test" else "train"
-        rows.append([name, "s", "1", split, str(path), 3400, 16_000, "", "0000", "0"])
-    write_manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path / "manifest.tsv")
-    meta = FeatureMeta("tiny", "rev", 2, True, 16_000, 320)
-    shard = tmp_path / "0000.h5"
-    with FeatureWriter(shard, meta, names, ["s"] * 4, [3400] * 4, [10] * 4, 5) as writer:
-        for name in names:
-            writer.write(name, random.standard_normal((10, 5)).astype(np.float32))
-    output, working = tmp_path / "vocoder", tmp_path / "working"
-    model = tmp_path / "model" / "model.json"
-    entry = {"source": "random", "architecture": "wavlm-tiny", "seed": 0}
-    fetch_model("tiny", entry, model.parent)
-    command = [sys.executable, SCRIPT, shard, "--config", json.dumps(CONFIG), "--model", model]
-    command += ["--manifest", tmp_path / "manifest.tsv"]
-    command += ["--output-dir", output, "--working-dir", working]
-    run(command, check=True, capture_output=True)
-    generator = Generator.from_pretrained(output)
+    make_data(tmp_path)
+    logs = tmp_path / "logs"
+    options = ("--tracker", "tensorboard", "--tracker-dir", logs)
+    done = run(
+        python(*training(tmp_path, tmp_path, CONFIG, *options)),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "1 of 3 training utterances are shorter than a segment of 6 frames" in done.stderr
+    generator = Generator.from_pretrained(tmp_path / "vocoder")
     assert generator(torch.zeros(1, 2, 5)).shape == (1, 1, 640)
-    assert generator.trained_on == {
-        "model": "tiny",
-        "revision": "rev",
-        "layer": 2,
-        "normalize": True,
-        "weights": "untrained",
-        "step": generator.trained_on["step"],
-        "features": "raw",
-    }
-    assert generator.trained_on["step"] in (0, 2, 3)
-    metrics = read_table(output / "metrics.tsv", numbers=("step",))
+    step = generator.trained_on["step"]
+    facts = {**FACTS, "weights": "untrained", "step": step, "features": "raw"}
+    assert generator.trained_on == facts
+    assert step in (0, 2, 3)
+    metrics = read_table(tmp_path / "vocoder" / "metrics.tsv", numbers=("step",))
     distances = metrics[metrics["metric"] == "valid/mel_distance"]
     assert distances["step"].tolist() == [0, 2, 3]
-    assert "train/matching_loss" in set(metrics["metric"])
-    assert not working.exists()
+    assert {"train/matching_loss", "train/discriminator_gradient_norm"} <= set(metrics["metric"])
+    assert not (tmp_path / "work").exists()
+    assert len(list(logs.glob("events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_vocoder_of_eta_features_says_of_which(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    eta_model().save_pretrained(tmp_path / "eta")
+    config = {**CONFIG, "features": "eta", "eta": "mine", "steps": 1}
+    options = ("--eta", tmp_path / "eta", "--embeddings", tmp_path / "embeddings.h5")
+    run(python(*training(tmp_path, tmp_path, config, *options)), check=True, capture_output=True)
+    trained_on = Generator.from_pretrained(tmp_path / "vocoder").trained_on
+    content = (tmp_path / "eta" / "eta.safetensors").read_bytes()
+    assert (trained_on["features"], trained_on["eta"]) == ("eta", "mine")
+    assert trained_on["eta_digest"] == hashlib.blake2b(content, digest_size=8).hexdigest()
+    done = run(
+        python(*training(tmp_path, tmp_path, config)), check=False, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "--embeddings" in done.stderr
+
+
+def test_eta_features_are_the_stored_ones_without_each_utterances_speaker(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    shard, speakers = tmp_path / "0000.h5", Embeddings.read(tmp_path / "embeddings.h5")
+    raw, eta = FeatureStore([shard]), eta_model()
+    freed = EtaFeatures([shard], eta, speakers)
+    for index, name in enumerate(NAMES):
+        component = speakers.vectors[index].astype(float) @ eta.coefficients + eta.bias
+        np.testing.assert_allclose(
+            freed.read(name, 1, 3), raw.read(name)[1:3] - component, atol=1e-6
+        )
+    assert freed["a"].dtype == np.float32
+    with pytest.raises(EtaError, match="fitted on layer 3, the features have 2"):
+        EtaFeatures([shard], eta_model(layer=3), speakers)
+    with pytest.raises(EtaError, match="fitted on encoder 'other', the features have 'encoder'"):
+        EtaFeatures([shard], eta_model(encoder="other"), speakers)
+    few = Embeddings(NAMES[1:], ["s"] * 4, speakers.vectors[1:], "encoder", "trained")
+    with pytest.raises(StoreError, match="the first is a"):
+        EtaFeatures([shard], eta, few)

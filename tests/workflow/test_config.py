@@ -1,5 +1,6 @@
 """A wrong config is named, key by key, before anything runs."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,24 @@ CASES: list[tuple[str, Any, str]] = [
         32000,
         "generator.sample_rate = 32000: 32000 is",
     ),
+    (
+        "vocoder.hifigan-tiny.precision",
+        True,
+        "hifigan-tiny.precision = True: True is not one of ['float32', 'bfloat16', 'float16']",
+    ),
+    ("vocoder.hifigan-tiny.precision", "fp16", "precision = 'fp16': 'fp16' is not one of"),
+    ("vocoder.hifigan-tiny.ema", 1, "ema = 1: 1 is greater than or equal to the maximum of 1"),
+    ("vocoder.hifigan-tiny.clip_norm", 0, "clip_norm = 0: 0 is less than or equal to the minimum"),
+    (
+        "vocoder.hifigan-tiny.checkpoints.keep",
+        0,
+        "keep = 0: 0 is less than the minimum of 1",
+    ),
+    ("vocoder.hifigan-tiny.prematched", True, "'prematched' was unexpected); allowed are: advers"),
+    ("vocoder.hifigan-tiny.features", "eta", "vocoder.hifigan-tiny: `features: eta` goes with"),
+    ("vocoder.hifigan-tiny.eta", "mini", "goes with `eta: NAME`, the entry of `eta` that takes"),
+    ("vocoder.hifigan-tiny.eta", "other", "vocoder.hifigan-tiny.eta = 'other': not in `eta`"),
+    ("tracker", "mlflow", "tracker = 'mlflow': 'mlflow' is not one of"),
     ("sweep.eta", "other", "sweep.eta = 'other': not in `eta`, which has mini"),
     ("sweep.layer", [0], "sweep.layer.0 = 0: 0 is less than the minimum of 1"),
     ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
@@ -208,6 +227,39 @@ def test_gpus_are_asked_for_by_the_rules_that_compute_on_them() -> None:
         "transcribe",
         "score_conversion",
     }
+
+
+def test_a_vocoder_of_eta_features_waits_for_its_eta_model(tmp_path: Path) -> None:
+    config = changed(load_config(), "vocoder.hifigan-tiny.features", "eta")
+    config = changed(config, "vocoder.hifigan-tiny.eta", "mini")
+    output = snakemake(tmp_path, config, "vocoder", "--dry-run", "--printshellcmds")
+    parts = "--eta results/mini/eta/mini --embeddings results/mini/embeddings/mini/resemblyzer.h5"
+    assert parts in output
+    assert "fit_eta" in output
+    assert "prematch" not in output.split("Job stats")[1].split("total")[0]
+    config["eta"]["other"] = config["eta"]["mini"] | {"layer": 2}
+    config = changed(config, "vocoder.hifigan-tiny.eta", "other")
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "vocoder.hifigan-tiny.eta = 'other': layer is 2, that of the vocoder is 3" in output
+
+
+@pytest.mark.parametrize(
+    ("gpus", "started"),
+    [(0, "python"), (1, "python"), (2, "accelerate launch --multi_gpu --num_processes 2 ")],
+)
+def test_a_training_is_started_in_a_process_a_gpu(tmp_path: Path, gpus: int, started: str) -> None:
+    shown = snakemake(
+        tmp_path,
+        load_config("librispeech"),
+        *("vocoder", "--dry-run", "--printshellcmds", "--resources", f"gpu={gpus}"),
+        *("--set-resources", f"train_vocoder:gpu={gpus}"),
+    )
+    command = next(line for line in shown.splitlines() if "launch=python" in line)
+    # What the shell makes of it, up to the script.
+    launch = command.removeprefix("Shell command: ").split("$launch")[0] + "echo $launch"
+    said = subprocess.run(["bash", "-c", launch], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(started)
+    assert f"--gpus {gpus} " in command
 
 
 def test_every_key_of_the_schema_is_explained() -> None:
