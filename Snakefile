@@ -43,6 +43,7 @@ include: "rules/eta.smk"
 include: "rules/probe.smk"
 include: "rules/vocoder.smk"
 include: "rules/conversion.smk"
+include: "rules/bundle.smk"
 include: "rules/report.smk"
 
 

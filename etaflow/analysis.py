@@ -201,7 +201,10 @@ def analyze(waveform: Waveform, converter: VoiceConverter) -> Analysis:
     """
     eta, encoder, ssl = converter.eta, converter.speaker_encoder, converter.ssl
     if eta is None or encoder is None:
-        raise AnalysisError("an analysis needs an Eta model and a speaker encoder")
+        missing = "Eta model" if eta is None else "speaker encoder"
+        raise AnalysisError(
+            f"an analysis needs an Eta model and a speaker encoder; this bundle has no {missing}"
+        )
     features = ssl.encode([waveform])[0].numpy()
     embedding = encoder.embed([waveform])[0]
     return Analysis(

@@ -4,7 +4,9 @@ Waveforms are mono float32 numpy arrays (T,) in [-1, 1] at `SAMPLE_RATE` unless 
 """
 
 import hashlib
+import math
 import struct
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +27,7 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 96_000
 SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of 16-bit audio
 WRITABLE = (".wav", ".flac")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+BLOCK = 1 << 18  # samples of a file that are decoded, resampled or written at a time
 
 
 class AudioError(ValueError):
@@ -91,7 +94,7 @@ def check_audio(path: str | Path) -> AudioInfo:
             rate, promised = sound.samplerate, sound.frames
             count, peak = 0, 0.0
             # Not `sound.blocks`: where the data ends early, it yields what its buffer held before.
-            while len(block := sound.read(1 << 18, dtype="float32", always_2d=True)):
+            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
                 if not np.isfinite(block).all():
                     raise AudioError(path, "NaN or infinite samples")
                 count += len(block)
@@ -134,22 +137,69 @@ def resample(waveform: Waveform, source_rate: int, target_rate: int) -> Waveform
     return np.pad(resampled, (0, size - len(resampled)), mode="edge")
 
 
+def _resampling_margin(source_rate: int, target_rate: int) -> tuple[int, int]:
+    """After how many samples `resample` repeats itself, and how far it looks to each side."""
+    common = math.gcd(source_rate, target_rate)
+    step = source_rate // common
+    # torchaudio's filter: six zero crossings a side of 0.99 of the lower rate.
+    width = math.ceil(6 * source_rate / (0.99 * min(source_rate, target_rate)))
+    return step, step * math.ceil(width / step)
+
+
+def read_blocks(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Iterator[Waveform]:
+    """The blocks (T,) of `read_audio`, of a file of any length.
+
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    try:
+        with soundfile.SoundFile(path) as sound:
+            rate = sound.samplerate
+            step, margin = _resampling_margin(rate, sample_rate or rate)
+            size = step * max(1, BLOCK // step)
+
+            def read() -> Waveform:
+                block = sound.read(size, dtype="float32", always_2d=True)
+                block = block.mean(axis=1, dtype=np.float32)
+                if not np.isfinite(block).all():
+                    raise AudioError(path, "NaN or infinite samples")
+                return block
+
+            before, block = np.zeros(0, np.float32), read()
+            if not len(block):
+                raise AudioError(path, "no samples")
+            while len(block):
+                after = read()
+                known = np.concatenate([before, block])
+                around = np.concatenate([known, after[:margin]])
+                first = resampled_length(len(before), rate, sample_rate or rate)
+                count = resampled_length(len(block), rate, sample_rate or rate)
+                yield resample(around, rate, sample_rate or rate)[first : first + count]
+                before, block = known[max(0, len(known) - margin) :], after
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(path, f"unreadable: {error}") from error
+
+
 def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Waveform:
-    """Read a file as mono at `sample_rate` (None keeps the file's own).
+    """Read a file as mono (T,) at `sample_rate` (None keeps the file's own).
 
     Raises:
         AudioError: the file cannot be decoded, is empty, or holds NaN or infinite samples.
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise AudioError(path, f"unreadable: {error}") from error
-    if len(samples) == 0:
-        raise AudioError(path, "no samples")
-    waveform = samples.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(waveform).all():
-        raise AudioError(path, "NaN or infinite samples")
-    return resample(waveform, rate, sample_rate or rate)
+    return np.concatenate(list(read_blocks(path, sample_rate)))
+
+
+def on_disk(blocks: Iterable[Waveform]) -> Waveform:
+    """Blocks joined to one waveform (T,) that lies in a temporary file: for what may be long.
+
+    The file has no name, so it is gone with the array, however the program ends.
+    """
+    with tempfile.TemporaryFile() as file:
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.float32).data)
+        file.flush()
+        # Nothing can be mapped of an empty file.
+        return np.memmap(file, np.float32, "r+") if file.tell() else np.zeros(0, np.float32)
 
 
 def _read_unchanged(path: str | Path, checksum: str) -> Waveform:
@@ -195,16 +245,23 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def write_audio(path: str | Path, waveform: Waveform, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write (T,) as 16-bit audio, whole or not at all; the suffix of `path` names the format.
+def write_audio(
+    path: str | Path, waveform: Waveform, sample_rate: int = SAMPLE_RATE, gain: float = 1.0
+) -> None:
+    """Write (T,), times `gain`, as 16-bit audio, whole or not at all; the suffix names the format.
 
     Samples beyond [-1, 1] would clip: the waveform is then scaled down to a peak of 1.
     """
     path = Path(path)
     check_suffix(path)
-    if not np.isfinite(waveform).all():
+    blocks = [waveform[start : start + BLOCK] for start in range(0, len(waveform), BLOCK)]
+    if not all(np.isfinite(block).all() for block in blocks):
         raise AudioError(path, "NaN or infinite samples are not written")
-    peak = float(np.abs(waveform).max(initial=0.0))
+    peak = gain * max((float(np.abs(block).max()) for block in blocks), default=0.0)
     kind = path.suffix.lstrip(".").upper()
-    with atomic_file(path) as part:
-        soundfile.write(part, waveform / max(1.0, peak), sample_rate, format=kind, subtype="PCM_16")
+    with (
+        atomic_file(path) as part,
+        soundfile.SoundFile(part, "w", sample_rate, 1, "PCM_16", format=kind) as sound,
+    ):
+        for block in blocks:
+            sound.write(block * np.float32(gain / max(1.0, peak)))

@@ -24,24 +24,48 @@ def convert(
     references: Annotated[list[Path], typer.Argument(help="recordings of the target speaker")],
     output: Annotated[Path, typer.Option("--output", "-o", help="WAV or FLAC file to write")],
     bundle: Bundle,
-    method: Annotated[str, typer.Option(help="knn, knn-eta-source, knn-eta or copy")] = "knn",
-    topk: Annotated[int, typer.Option(help="neighbours a frame")] = 4,
+    method: Annotated[
+        str, typer.Option(help="copy, knn, linear, mkl, mkl+knn …; with -eta-source or -eta behind")
+    ] = "knn",
+    topk: Annotated[int, typer.Option(help="neighbours a frame", min=1)] = 4,
     gpus: Gpus = 0,
 ) -> None:
-    """Say SOURCE in the voice of the REFERENCES."""
-    from etaflow.audio import check_audio, check_suffix, read_audio, write_audio
+    """Say SOURCE in the voice of the REFERENCES, which may be of any rate and length.
+
+    The result is at -16 LUFS and as long as the source. Silence around the speech of references is
+    left out.
+    """
+    from etaflow.audio import (
+        SAMPLE_RATE,
+        check_audio,
+        check_suffix,
+        on_disk,
+        read_audio,
+        read_blocks,
+        resampled_length,
+        write_audio,
+    )
     from etaflow.converter import VoiceConverter
     from etaflow.device import select_device
+    from etaflow.progress import progress
 
     try:
         check_suffix(output)
         for path in (source, *references):
             check_audio(path)
         converter = VoiceConverter.from_pretrained(bundle, select_device(gpus))
-        waveform = converter.convert(
-            read_audio(source), [read_audio(path) for path in references], topk, method
+        waveform = on_disk(read_blocks(source))
+        voices = [read_audio(path) for path in references]
+        blocks = progress(
+            converter.stream(waveform, voices, topk, method),
+            f"converting {source.name}",
+            "samples",
+            resampled_length(len(waveform), SAMPLE_RATE, converter.sample_rate),
+            len,
         )
-        write_audio(output, waveform)
+        converted = on_disk(blocks)
+        gain = converter.gain(method, converted)
+        write_audio(output, converted, converter.sample_rate, gain)
     except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -1,23 +1,25 @@
 """Voice conversion in one object: features, matching, waveform."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 
-from etaflow.audio import Waveform
+from etaflow.audio import SAMPLE_RATE, Waveform, resampled_length
 from etaflow.eta import EtaModel
 from etaflow.hub import HubError, pretrained_folder
-from etaflow.knn import match
+from etaflow.loudness import loudness_gain
 from etaflow.models import read_model_info, worst_weights
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
 from etaflow.ssl import SSLEncoder
-from etaflow.store import Floats, unit_rows
+from etaflow.store import Floats
+from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
+from etaflow.voices import ConversionError, Method, Voice, mean_embedding, parse_method
 
 BUNDLE_FORMAT = "etaflow-bundle/1"
 # What is fetched of a repository: pickles only where the loader of a bundled model reads them.
@@ -25,25 +27,14 @@ BUNDLE_FILES = (
     *("*.json", "*.md", "*.safetensors"),
     *("ssl/pytorch_model*.bin", "speaker/embedding_model.ckpt"),
 )
-METHODS = ("copy", "knn", "knn-eta-source", "knn-eta")
-ETA_METHODS = ("knn-eta-source", "knn-eta")
-
-
-class ConversionError(ValueError):
-    """A conversion that cannot be made as asked."""
+LOUDNESS = -16.0  # LUFS, of conversions, as in kNN-VC
+FIT_CHUNKS = 5  # of up to a minute, that maps of a long source are fitted on
+EMBEDDED_SECONDS = 60  # at a time
+VOCODED_FRAMES = 500  # at a time
 
 
 class VoiceConverter:
-    """Converts the voice of a source to that of references.
-
-    Methods:
-        copy: the source's own features through the vocoder; shows what the vocoder can do.
-        knn: kNN-VC (arXiv 2305.18975): each source frame becomes the mean of its `topk` nearest
-            reference frames.
-        knn-eta-source: the source's speaker component (Eta-WavLM, arXiv 2505.19273) gives way to
-            the average one before matching against raw references, so that both sides keep b.
-        knn-eta: matching among eta features of both sides; the target's component is added back.
-    """
+    """Converts the voice of a source to that of references; see `etaflow.voices.Method` for how."""
 
     def __init__(
         self,
@@ -53,7 +44,7 @@ class VoiceConverter:
         speaker_encoder: SpeakerEncoder | None = None,
     ) -> None:
         self.ssl, self.vocoder, self.eta, self.speaker_encoder = ssl, vocoder, eta, speaker_encoder
-        labels = [ssl.info.weights]
+        labels = [ssl.info.weights, vocoder.trained_on.get("weights", "trained")]
         labels += [speaker_encoder.info.weights] if speaker_encoder else []
         self.weights = worst_weights(labels)
         facts = {
@@ -82,6 +73,8 @@ class VoiceConverter:
     ) -> "VoiceConverter":
         """Load the bundle that a run made.
 
+        One without an Eta model has no speaker encoder either, and converts by the methods without `-eta`.
+
         Args:
             bundle: its folder (`results/{run}/bundle`); or, as text, the repository of the Hugging
                 Face Hub that it was uploaded to: `owner/name` or `owner/name@revision`.
@@ -100,7 +93,8 @@ class VoiceConverter:
                 raise ConversionError(
                     f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
                 )
-            for part in ("ssl", "speaker"):
+            with_eta = config.get("eta", True)
+            for part in ("ssl", "speaker") if with_eta else ("ssl",):
                 # A bundle from elsewhere must not have other files of this machine loaded.
                 _, files = read_model_info(folder / part)
                 if not files.resolve().is_relative_to(folder.resolve()):
@@ -110,77 +104,136 @@ class VoiceConverter:
                     folder / "ssl", config["layer"], config["normalize"], device=device
                 ),
                 Generator.from_pretrained(folder / "vocoder").to(device),
-                EtaModel.from_pretrained(folder / "eta"),
-                load_speaker_encoder(folder / "speaker", device),
+                EtaModel.from_pretrained(folder / "eta") if with_eta else None,
+                load_speaker_encoder(folder / "speaker", device) if with_eta else None,
             )
         except (KeyError, json.JSONDecodeError, SafetensorError, HubError, OSError) as error:
             raise ConversionError(
                 f"{bundle}: damaged bundle ({type(error).__name__}: {error}); make it again"
             ) from error
 
-    def transform(
-        self,
-        method: str,
-        source: Floats,
-        references: Sequence[Floats] = (),
-        source_embedding: Floats | None = None,
-        reference_embeddings: Floats | None = None,
-        topk: int = 4,
-    ) -> Floats:
-        """Features to vocode, (T, D).
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that come out, Hz."""
+        return self.vocoder.config.sample_rate
 
-        Args:
-            method: one of `METHODS`.
-            source: (T, D).
-            references: features (T_r, D) of each reference utterance.
-            source_embedding: (V,), for the Eta methods.
-            reference_embeddings: (R, V), one a reference, for `knn-eta`.
-            topk: neighbours a frame.
+    @property
+    def reads_eta(self) -> bool:
+        """Whether the vocoder was trained on eta features."""
+        return self.vocoder.trained_on.get("features") == "eta"
+
+    def method(self, name: str) -> Method:
+        """Read a method's name and check that the vocoder can say what it gives.
 
         Raises:
-            ConversionError: an unknown method, or one that needs an Eta model or embeddings.
+            ConversionError: there is no such method, or the vocoder reads other features.
         """
-        if method not in METHODS:
-            raise ConversionError(f"method {method!r} is none of {', '.join(METHODS)}")
-        if method == "copy":
-            return source
-        if method == "knn":
-            return self._match(source, np.concatenate(references), topk)
-        if self.eta is None or source_embedding is None:
-            raise ConversionError(f"{method} needs an Eta model and the source's embedding")
-        eta_source = self.eta.remove_speaker(source, source_embedding)
-        if method == "knn-eta-source":
-            query = eta_source + self.eta.mean_component.astype(np.float32)
-            return self._match(query, np.concatenate(references), topk)
-        if reference_embeddings is None:
-            raise ConversionError(f"{method} needs the references' embeddings")
-        pool = [
-            self.eta.remove_speaker(features, embedding)
-            for features, embedding in zip(references, reference_embeddings, strict=True)
-        ]
-        # The mean of unit embeddings, at the length that single embeddings have.
-        direction = unit_rows(reference_embeddings).mean(axis=0, keepdims=True)
-        length = np.linalg.norm(reference_embeddings, axis=1).mean()
-        target = self.eta.speaker_component(unit_rows(direction)[0] * length)
-        return self._match(eta_source, np.concatenate(pool), topk) + target.astype(np.float32)
+        method = parse_method(name)
+        if self.reads_eta and method.steps == ():
+            return Method(name, (), "eta")
+        if self.reads_eta and method.space != "eta":
+            raise ConversionError(
+                f"{name}: the vocoder was trained on eta features; use copy, or a method that ends "
+                "in -eta"
+            )
+        return method
 
-    def _match(self, query: Floats, pool: Floats, topk: int) -> Floats:
+    def voice(
+        self,
+        method: str,
+        references: Sequence[Floats] = (),
+        embeddings: Floats | None = None,
+        topk: int = 4,
+    ) -> Voice:
+        """Make a target's references ready: features (T, D) of each, and embeddings (R, V)."""
         device = next(self.ssl.parameters()).device
-        frames, candidates = (torch.from_numpy(array).float().to(device) for array in (query, pool))
-        return match(frames, candidates, topk=topk).cpu().numpy()
+        return Voice(
+            self.method(method), references, embeddings, self.eta, topk, device, self.reads_eta
+        )
+
+    def encode_references(self, waveforms: Sequence[Waveform]) -> list[Floats]:
+        """Features (T, D) of each 16 kHz waveform, of what lies between its first and last word."""
+        return [
+            features[self.ssl.frames_within(*speech_span(waveform))].numpy()
+            for features, waveform in zip(self.ssl.encode(waveforms), waveforms, strict=True)
+        ]
+
+    def embed(self, waveform: Waveform) -> Floats:
+        """Speaker embedding (V,) of a 16 kHz waveform; of a long one the mean over its minutes.
+
+        Raises:
+            ConversionError: there is no speaker encoder.
+        """
+        if self.speaker_encoder is None:
+            raise ConversionError("the methods with -eta need a speaker encoder")
+        size = EMBEDDED_SECONDS * SAMPLE_RATE
+        count = max(1, len(waveform) // size)  # the last minute may be almost two
+        edges = [*(size * number for number in range(count)), len(waveform)]
+        pieces = [waveform[start:stop] for start, stop in pairwise(edges)]
+        return mean_embedding(np.concatenate([self.speaker_encoder.embed([p]) for p in pieces]))
+
+    def vocode(self, features: Floats, num_samples: int) -> Waveform:
+        """Waveform of the features (T, D) of a source that has `num_samples` at 16 kHz.
+
+        It lasts as long as the source, at `sample_rate`. The last one or two steps of a source
+        have no frame of their own, because a frame sees 400 samples: there the last one is held.
+        """
+        return np.concatenate(list(self._vocoded([torch.from_numpy(features)], num_samples)))
 
     @torch.inference_mode()
-    def vocode(self, features: Floats, num_samples: int) -> Waveform:
-        """Waveform (num_samples,) float32 of the features (T, D) of a source of that length.
+    def _vocoded(self, chunks: Iterable[torch.Tensor], num_samples: int) -> Iterator[Waveform]:
+        """Blocks of the same, from chunks (T, D) that make up the source's frames.
 
-        The last one or two steps of a source have no frame of their own, because a frame sees 400
-        samples: there the last frame is held.
+        The vocoder hears the frames around a block, too, so that no border can be heard.
         """
         device = next(self.vocoder.parameters()).device
-        missing = max(0, -(-num_samples // self.ssl.hop_length) - len(features))
-        held = np.pad(features, ((0, missing), (0, 0)), mode="edge")
-        batch = torch.from_numpy(held).float().to(device)[None]
-        return np.asarray(self.vocoder(batch)[0, 0, :num_samples].cpu().numpy(), np.float32)
+        hop, margin = self.vocoder.config.hop_length, self.vocoder.receptive_field
+        missing = self.ssl.num_frames(num_samples)
+        held = -(-num_samples // self.ssl.hop_length) - missing
+        left = resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
+        known: list[torch.Tensor] = []
+        said = 0  # frames of `known` that are in blocks already
+        for chunk in (piece for part in chunks for piece in part.split(VOCODED_FRAMES)):
+            missing -= len(chunk)
+            known += [chunk.float().to(device)]
+            known += [chunk[-1:].float().to(device).expand(held, -1)] if missing == 0 else []
+            frames = torch.cat(known)
+            stop = len(frames) if missing == 0 else max(said, len(frames) - margin)
+            waveform = self.vocoder(frames[None])[0, 0, said * hop : stop * hop][:left]
+            left -= len(waveform)
+            yield np.asarray(waveform.cpu().numpy(), np.float32)
+            begin = max(0, stop - margin)
+            known, said = [frames[begin:]], stop - begin
+
+    def stream(
+        self,
+        source_wave: Waveform,
+        reference_waves: Sequence[Waveform],
+        topk: int = 4,
+        method: str = "knn",
+    ) -> Iterator[Waveform]:
+        """Blocks of `convert`'s waveform as they are made, before its loudness is set.
+
+        Memory does not grow with the source, which may be a map of a file. Linear maps and
+        transports are fitted on its first five minutes.
+        """
+        asked = self.method(method)
+        embeddings = None
+        if asked.space == "eta" and asked.steps:
+            embeddings = np.stack([self.embed(waveform) for waveform in reference_waves])
+        references = self.encode_references(reference_waves) if asked.steps else []
+        voice = self.voice(method, references, embeddings, topk)
+        chunks = self.ssl.stream(source_wave)
+        first = list(islice(chunks, FIT_CHUNKS))
+        convert = voice.mapping(
+            torch.cat(first), self.embed(source_wave) if asked.needs_eta else None
+        )
+        mapped = (
+            convert(piece)
+            for chunk in chain(first, chunks)
+            for piece in chunk.split(VOCODED_FRAMES)
+        )
+        yield from self._vocoded(mapped, len(source_wave))
 
     def convert(
         self,
@@ -189,54 +242,22 @@ class VoiceConverter:
         topk: int = 4,
         method: str = "knn",
     ) -> Waveform:
-        """Say the source (T,) in the voice of the references: (T,), all mono at 16 kHz."""
-        features = [each.numpy() for each in self.ssl.encode([source_wave, *reference_waves])]
-        embeddings = None
-        if method in ETA_METHODS:
-            if self.speaker_encoder is None:
-                raise ConversionError(f"{method} needs a speaker encoder")
-            embeddings = self.speaker_encoder.embed([source_wave, *reference_waves])
-        converted = self.transform(
-            method,
-            features[0],
-            features[1:],
-            None if embeddings is None else embeddings[0],
-            None if embeddings is None else embeddings[1:],
-            topk,
-        )
-        return self.vocode(converted, len(source_wave))
+        """Say the source (T,) in the voice of the references, all mono at 16 kHz.
 
+        Silence before and after the speech of references is left out.
 
-def sample_pairs(manifest: pd.DataFrame, sources_per_speaker: int, seed: int) -> pd.DataFrame:
-    """Draw source utterances and give each to every other speaker of the test split.
+        Returns:
+            A waveform as long as the source, at `sample_rate`, at -16 LUFS (copies are left as
+            they are).
 
-    Args:
-        manifest: see `etaflow.manifest`.
-        sources_per_speaker: utterances of each test speaker, fewer if there are fewer.
-        seed: of the draw, which for a speaker does not depend on the other speakers.
+        Raises:
+            ConversionError: there is no such method, or what it needs is missing.
+            MatchError: the references have fewer frames than `topk`.
+        """
+        waveform = np.concatenate(list(self.stream(source_wave, reference_waves, topk, method)))
+        return waveform * np.float32(self.gain(method, waveform))
 
-    Returns:
-        Columns `source_id`, `source_speaker`, `target_speaker`; sources in order of id.
-
-    Raises:
-        ConversionError: the test split has fewer than two speakers.
-    """
-    test = manifest[manifest["split"] == "test"]
-    speakers = sorted(test["speaker_id"].unique())
-    if len(speakers) < 2:
-        raise ConversionError(
-            f"the test split has {len(speakers)} speaker(s), conversion needs two: "
-            "see `split` of the corpus in the config"
-        )
-    rows = []
-    for speaker in speakers:
-        ids = sorted(test.loc[test["speaker_id"] == speaker, "utterance_id"])
-        generator = np.random.default_rng([seed, *speaker.encode()])
-        drawn = generator.choice(ids, min(sources_per_speaker, len(ids)), replace=False)
-        rows += [
-            (str(source), speaker, target)
-            for source in sorted(drawn)
-            for target in speakers
-            if target != speaker
-        ]
-    return pd.DataFrame(rows, columns=["source_id", "source_speaker", "target_speaker"])
+    def gain(self, method: str, waveform: Waveform) -> float:
+        """The factor that brings a conversion to its loudness; a copy keeps the source's."""
+        steps = self.method(method).steps
+        return loudness_gain(waveform, self.sample_rate, LOUDNESS) if steps else 1.0

@@ -1,15 +1,21 @@
 """Bringing the models of the registry (see `etaflow.models`) into folders of their own."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from etaflow.atomic import atomic_directory, write_json
+from etaflow.download import ChecksumError, DownloadError, download
 from etaflow.models import ModelError, ModelInfo
 
+URL_FILE = "generator.pt"  # the name that the file of a `url` gets
 _LARGE_LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 _LARGE = {
     **_LARGE_LAYOUT,
@@ -62,17 +68,62 @@ def _fingerprint(directory: Path) -> str:
     return digest.hexdigest()
 
 
+def _read_checksums(file: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ModelError(
+            f"{file} is damaged ({error}): repair it, or delete it to trust the next downloads"
+        ) from error
+    return found
+
+
+def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
+    """Fetch the one file of a `url`; returns its SHA-256, which is on record from then on."""
+    url, file = entry["url"], part / URL_FILE
+    for other in part.iterdir():  # left by another source of that name
+        if other.is_dir():
+            shutil.rmtree(other)
+        elif not other.name.startswith(URL_FILE):
+            other.unlink()
+    expected, by = entry["sha256"], "the config's `sha256`"
+    if expected is None:
+        expected, by = _read_checksums(checksums).get(url), f"recorded in {checksums}"
+    try:
+        found = download(url, file, expected)
+    except ChecksumError as error:
+        file.unlink()
+        raise ModelError(
+            f"{error}. The expected one is {by}; what came was thrown away. Run again; if that "
+            "does not help, the file there was replaced: only if you trust the new one, say "
+            f"`sha256: {error.found}` in the config"
+        ) from error
+    except DownloadError as error:
+        raise ModelError(str(error)) from error
+    checksums.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(checksums.with_name(f".{checksums.name}.lock")):
+        write_json(checksums, _read_checksums(checksums) | {url: found})
+    return found
+
+
 def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> ModelInfo:
     """Bring a model of the registry into `directory`, whole or not at all.
 
-    An interrupted download is resumed by the next call; see `etaflow.hub.fetch_repository`.
+    An interrupted download is resumed by the next call; see `etaflow.hub.fetch_repository` and
+    `etaflow.download.download`.
+
+    The checksum of a `url` is recorded in `resources/checksums.json`, where `directory` is
+    `resources/models/NAME`. An entry that states none has to bear the recorded one from then on, so
+    that deleting `directory` and fetching again brings the same file.
 
     Raises:
-        ModelError: the source or architecture is unknown, the folder of a `path` is missing, or
-            the repository cannot be fetched.
+        ModelError: the source or architecture is unknown, the folder of a `path` is missing, the
+            repository or file cannot be fetched, or the file's checksum is another than expected.
     """
     source, architecture = entry["source"], entry["architecture"]
-    with atomic_directory(directory, resume=source == "huggingface") as part:
+    with atomic_directory(directory, resume=source in ("huggingface", "url")) as part:
         revision, weights, path = "", "published", "."
         if source == "random":
             if architecture not in RANDOM_SSL:
@@ -87,6 +138,12 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
             try:
                 fetch_repository(entry["repo"], revision, architecture, part)
             except HubError as error:
+                raise ModelError(f"{name}: {error}") from error
+        elif source == "url":
+            checksums = Path(directory).parents[1] / "checksums.json"
+            try:
+                revision = _fetch_url(entry, part, checksums)[:16]
+            except ModelError as error:
                 raise ModelError(f"{name}: {error}") from error
         elif source == "path":
             folder = Path(entry["path"]).expanduser().resolve()

@@ -39,10 +39,6 @@ def _page(title: str, body: str) -> str:
     return _PAGE.format(title=html.escape(title), body=body)
 
 
-def _words(protocol: Protocol) -> str:
-    return "; ".join(f"{name}: {html.escape(words)}" for name, words in protocol.stated().items())
-
-
 def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
     names = in_order(name for each in published for name in each.figures)
     rows = []
@@ -55,7 +51,7 @@ def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
         differs += [f"not stated: {', '.join(unknown)}"] if unknown else []
         rows.append(
             f"<tr><th>{html.escape(each.system)}</th>{figures}"
-            f"<td class=words>{_words(each.protocol)}</td>"
+            f"<td class=words>{html.escape(each.protocol.words())}</td>"
             f"<td class=words>{'<br>'.join(differs)}</td>"
             f"<td class=words>{html.escape(each.source)}</td></tr>"
         )
@@ -116,7 +112,7 @@ def metrics_page(
         title,
         f'{warning}<div class="scroll"><table><tr><th>system</th>{head}</tr>{"".join(rows)}</table>'
         f"</div><p class=note>Small: bootstrap 95 % interval, and how many items a figure rests on."
-        f"</p><p class=note>Protocol of this run. {_words(protocol)}.</p>"
+        f"</p><p class=note>Protocol of this run. {html.escape(protocol.words())}.</p>"
         f"<ul class=note>{legend}</ul>"
         "<h2>Published elsewhere, not measured here</h2>"
         "<p class=note>By other protocols: the differences between rows may be theirs, and not "

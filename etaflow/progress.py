@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TextIO, TypeVar
 
 from tqdm import tqdm
@@ -48,12 +48,16 @@ def bar(total: int | None, description: str, unit: str, initial: int = 0) -> tqd
 
 
 def progress(
-    items: Iterable[T], description: str, unit: str, total: int | None = None
+    items: Iterable[T],
+    description: str,
+    unit: str,
+    total: int | None = None,
+    size: Callable[[T], int] = lambda item: 1,
 ) -> Iterator[T]:
-    """Iterate over `items` under a progress bar."""
+    """Iterate over `items` under a progress bar, on which an item counts its `size`."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(total, description, unit) as shown:
         for item in items:
             yield item
-            shown.update()
+            shown.update(size(item))

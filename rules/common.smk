@@ -24,6 +24,8 @@ def config_lines(error):
     key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
     if error.validator == "type" and error.validator_value == "string":
         return f"{key} = {error.instance!r}: must be text; put it in quotes"
+    if "description" in error.schema:
+        return f"{key} = {error.instance!r}: allowed are {error.schema['description']}"
     if error.validator == "additionalProperties":
         allowed = ", ".join(sorted(error.schema.get("properties", {})))
         return f"{key}: {error.message}; allowed are: {allowed}"
@@ -53,7 +55,10 @@ def dangling_references(config):
         yield from check(f"ssl.{name}.model", entry["model"], "models")
     for section in ("eta", "vocoder"):
         for name, entry in config[section].items():
-            yield from check(f"{section}.{name}.corpus", entry["corpus"], "corpora")
+            if "pretrained" in entry:
+                yield from check(f"{section}.{name}.pretrained", entry["pretrained"], "models")
+            else:
+                yield from check(f"{section}.{name}.corpus", entry["corpus"], "corpora")
             yield from check(f"{section}.{name}.ssl", entry["ssl"], "ssl")
     for name, entry in config["eta"].items():
         yield from check(f"eta.{name}.encoder", entry["encoder"], "models")
@@ -66,8 +71,6 @@ def dangling_references(config):
     if "conversion" in config:
         conversion = config["conversion"]
         yield from check("conversion.corpus", conversion["corpus"], "corpora")
-        yield from check("conversion.vocoder", conversion["vocoder"], "vocoder")
-        yield from check("conversion.eta", conversion["eta"], "eta")
         yield from check("conversion.judge", conversion["judge"], "models")
         for system in conversion.get("references", {}).get("systems", []):
             if system not in conversion["systems"]:
@@ -75,6 +78,11 @@ def dangling_references(config):
                 yield f"conversion.references.systems: {system!r} is none of `systems`: {known}"
         if conversion["asr"]["engine"] == "faster-whisper":
             yield from check("conversion.asr.model", conversion["asr"]["model"], "models")
+    for section in ("conversion", "bundle"):
+        if section in config:
+            yield from check(f"{section}.vocoder", config[section]["vocoder"], "vocoder")
+            if config[section]["eta"] is not None:
+                yield from check(f"{section}.eta", config[section]["eta"], "eta")
 
 
 SPEAKER_ENCODERS = {"resemblyzer", "ecapa", "xvector"}
@@ -87,6 +95,7 @@ SSL_ENCODERS = {
     "hubert-base",
     "hubert-large",
 }
+VOCODERS = {"knnvc-hifigan", "etaflow-vocoder"}
 
 
 def has_test_split(corpus):
@@ -120,6 +129,11 @@ def misfits(config):
     for name, entry in config["eta"].items():
         yield from kind(f"eta.{name}.encoder", entry["encoder"], SPEAKER_ENCODERS)
     for name, entry in config["vocoder"].items():
+        if "pretrained" in entry:
+            yield from kind(f"vocoder.{name}.pretrained", entry["pretrained"], VOCODERS)
+            continue
+        if "prematch" not in config and is_prematched(entry):
+            yield f"prematch: missing; vocoder.{name} is trained on prematched features"
         sizes, place = entry["generator"], f"vocoder.{name}.generator"
         hop = math.prod(sizes["upsample_factors"])
         if hop != 320:
@@ -151,14 +165,19 @@ def misfits(config):
         split = config["corpora"][conversion["corpus"]].get("split", {"test_fraction": 0.5})
         if split["test_fraction"] == 0:
             yield f"corpora.{conversion['corpus']}.split.test_fraction = 0: nothing to convert"
-        vocoder = config["vocoder"][conversion["vocoder"]]
-        eta = config["eta"][conversion["eta"]]
-        for key in ("ssl", "layer"):
-            if vocoder[key] != eta[key]:
-                yield (
-                    f"conversion.eta = {conversion['eta']!r}: {key} is {eta[key]!r}, that of the "
-                    f"vocoder {conversion['vocoder']!r} is {vocoder[key]!r}"
-                )
+        for name, system in conversion["systems"].items():
+            if conversion["eta"] is None and "eta" in system["method"]:
+                yield f"conversion.eta = None: systems.{name}.method = {system['method']!r} needs one"
+    for section in ("conversion", "bundle"):
+        if section in config and config[section]["eta"] is not None:
+            names = config[section]
+            vocoder, eta = config["vocoder"][names["vocoder"]], config["eta"][names["eta"]]
+            for key in ("ssl", "layer"):
+                if vocoder[key] != eta[key]:
+                    yield (
+                        f"{section}.eta = {names['eta']!r}: {key} is {eta[key]!r}, that of the "
+                        f"vocoder {names['vocoder']!r} is {vocoder[key]!r}"
+                    )
 
 
 def swept_value(axis, value):
@@ -242,6 +261,8 @@ def validated(config):
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [config_lines(error) for error in sorted(errors, key=lambda e: str(e.absolute_path))]
     if not lines:
+        for section in ("corpora", "eta"):
+            config.setdefault(section, {})
         lines = list(dangling_references(config))
     if not lines:
         if "sweep" in config:
@@ -316,13 +337,20 @@ def shard_files(stage, corpus, ssl, layer):
     return [f"{folder}/{shard}.h5" for shard in shards(corpus)]
 
 
+def is_prematched(entry):
+    """Whether a vocoder that is trained hears prematched features."""
+    return bool(entry.get("prematched")) or entry.get("features") == "prematched"
+
+
+def vocoders(pretrained):
+    """The vocoders that are imported, or those that are trained."""
+    return [n for n, entry in config["vocoder"].items() if ("pretrained" in entry) == pretrained]
+
+
 def feature_sets():
     """What the config asks features for: (corpus, ssl, layer), each once, in order."""
-    asked = {
-        (entry["corpus"], entry["ssl"], entry["layer"])
-        for section in ("eta", "vocoder")
-        for entry in config[section].values()
-    }
+    makers = [*config["eta"].values(), *(config["vocoder"][n] for n in vocoders(pretrained=False))]
+    asked = {(entry["corpus"], entry["ssl"], entry["layer"]) for entry in makers}
     if "probe" in config:
         probed = config["probe"]["corpus"]
         asked |= {(probed, entry["ssl"], entry["layer"]) for entry in config["eta"].values()}
@@ -365,7 +393,7 @@ def features_of(section):
 
     def files(wildcards):
         entry = entry_of(section, wildcards)
-        stage = "prematch" if entry.get("prematched") else "features"
+        stage = "prematch" if is_prematched(entry) else "features"
         return shard_files(stage, entry["corpus"], entry["ssl"], entry["layer"])
 
     return files
@@ -460,6 +488,12 @@ def found_tree(corpus):
     return tree_digest(corpus_root(corpus)) if watched else ""
 
 
+def fetched_model(wildcards):
+    """The part of a model's entry that says what to fetch."""
+    entry = config["models"][wildcards.model]
+    return json.dumps({k: v for k, v in entry.items() if k != "licence"}, sort_keys=True)
+
+
 def local_model_files(wildcards):
     """The files of a model that the user has already, so that a change of them is seen."""
     entry = config["models"][wildcards.model]
@@ -468,6 +502,15 @@ def local_model_files(wildcards):
     folder = os.path.expanduser(entry["path"])
     return sorted(
         os.path.join(place, name) for place, _, files in os.walk(folder) for name in files
+    )
+
+
+def imported_vocoder(wildcards):
+    """What the config says of the features that an imported vocoder was trained on."""
+    entry = entry_of("vocoder", wildcards)
+    facts = {key: entry[key] for key in ("layer", "features")}
+    return json.dumps(
+        facts | {"normalize": config["ssl"][entry["ssl"]]["normalize"]}, sort_keys=True
     )
 
 
@@ -494,11 +537,25 @@ def method_of(system):
     return config["conversion"]["systems"][system]["method"]
 
 
+def needs_eta(method):
+    """Whether a system takes speakers out of features: by its method, or because its vocoder does."""
+    vocoder = config["vocoder"][config["conversion"]["vocoder"]]
+    return "eta" in method or (method != "original" and vocoder.get("features") == "eta")
+
+
+def conversion_settings(wildcards):
+    """What a system's conversions depend on in the config, as canonical JSON."""
+    conversion = config["conversion"]
+    settings = {"topk": conversion["topk"], "reference_seconds": None}
+    settings |= {key: conversion[key] for key in ("pairs", "seed")}
+    return json.dumps(settings | conversion["systems"][wildcards.system], sort_keys=True)
+
+
 def conversion_inputs(wildcards):
     """What a system is made from: its method says."""
     conversion, method = config["conversion"], method_of(wildcards.system)
-    vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
-    inputs = {}
+    vocoder = config["vocoder"][conversion["vocoder"]]
+    inputs = {"pairs": conversion["pairs"]["table"]} if "table" in conversion["pairs"] else {}
     if method != "original":
         folder = f"{RESULTS}/vocoder/{conversion['vocoder']}"
         inputs |= {
@@ -509,12 +566,14 @@ def conversion_inputs(wildcards):
             "vocoder": f"{folder}/generator.safetensors",
             "vocoder_config": f"{folder}/config.json",
         }
-    if "eta" in method:
+    if needs_eta(method):
         folder = f"{RESULTS}/eta/{conversion['eta']}"
         inputs |= {
             "eta": f"{folder}/eta.safetensors",
             "eta_config": f"{folder}/config.json",
-            "embeddings": embeddings(conversion["corpus"], eta["encoder"]),
+            "embeddings": embeddings(
+                conversion["corpus"], config["eta"][conversion["eta"]]["encoder"]
+            ),
         }
     return inputs
 
@@ -536,8 +595,10 @@ def conversion_models(wildcards):
     if "model" in conversion["asr"]:
         models.append(model(conversion["asr"]["model"]))
     if method != "original":
-        models.append(ssl_model(config["vocoder"][conversion["vocoder"]]["ssl"]))
-    if "eta" in method:
+        vocoder = config["vocoder"][conversion["vocoder"]]
+        models.append(ssl_model(vocoder["ssl"]))
+        models += [model(vocoder["pretrained"])] if "pretrained" in vocoder else []
+    if needs_eta(method):
         models.append(model(config["eta"][conversion["eta"]]["encoder"]))
     return models
 
@@ -550,7 +611,7 @@ def report_items():
     items += [f"{figure}-{name}.svg" for name in studied() for figure in ("umap", "norms")]
     items += ["probe.html"] if "probe" in config and studied() else []
     items += ["sweep.svg"] if sweep() else []
-    if config["vocoder"]:
+    if vocoders(pretrained=False):
         items.append("training.svg")
     if "conversion" in config:
         items += ["det.svg", "metrics.html"]
@@ -573,18 +634,78 @@ def evaluation(wildcards):
         "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
         "judge": config["models"][conversion["judge"]],
         "asr": conversion["asr"] | {"repo": recogniser.get("repo", recogniser.get("path"))},
+        "pairs": conversion["pairs"],
         "bootstrap_rounds": conversion["bootstrap_rounds"],
     }
     return json.dumps(protocol, sort_keys=True)
 
 
+def bundled():
+    """What the bundle is of, {vocoder, eta}; empty if the config asks for none."""
+    found = config.get("bundle", config.get("conversion", {}))
+    return {key: found[key] for key in ("vocoder", "eta") if key in found}
+
+
+def bundle_inputs(wildcards):
+    """What the bundle is made from; without an Eta model neither that nor a speaker encoder."""
+    vocoder, names = config["vocoder"][bundled()["vocoder"]], bundled()
+    folder = f"{RESULTS}/vocoder/{names['vocoder']}"
+    inputs = {
+        "ssl": ssl_model(vocoder["ssl"]),
+        "vocoder": f"{folder}/generator.safetensors",
+        "vocoder_config": f"{folder}/config.json",
+    }
+    if "pretrained" not in vocoder:
+        manifest = f"{RESULTS}/manifests/{vocoder['corpus']}.recordings.tsv"
+        inputs |= {"vocoder_metrics": f"{folder}/metrics.tsv", "vocoder_manifest": manifest}
+    if names["eta"] is not None:
+        eta, folder = config["eta"][names["eta"]], f"{RESULTS}/eta/{names['eta']}"
+        inputs |= {
+            "speaker": model(eta["encoder"]),
+            "eta": f"{folder}/eta.safetensors",
+            "eta_config": f"{folder}/config.json",
+            "eta_manifest": f"{RESULTS}/manifests/{eta['corpus']}.recordings.tsv",
+        }
+    conversion = config.get("conversion", {})
+    if names.items() <= conversion.items():
+        inputs["metrics"] = f"{RESULTS}/conversion/metrics.tsv"
+    return inputs
+
+
+def bundle_parts(wildcards, input):
+    """The same as arguments of the script."""
+    files = {name: input[name] for name in bundle_inputs(wildcards)}
+    files |= {name: os.path.dirname(files[name]) for name in ("vocoder", "eta") if name in files}
+    options = ("ssl", "speaker", "eta", "eta_manifest", "vocoder", "vocoder_manifest", "metrics")
+    return " ".join(
+        f"--{name.replace('_', '-')} {files[name]}" for name in options if name in files
+    )
+
+
+def origin(name):
+    """Where a model of the registry can be had, and under which licence, as far as it is known."""
+    entry = config["models"][name]
+    place = entry.get("url", "").partition("?")[0]  # a query may hold a secret
+    if "repo" in entry:
+        place = f"https://huggingface.co/{entry['repo']}"
+    return {"place": place, "licence": entry.get("licence", "")}
+
+
 def bundle_config(wildcards):
     """What the card of the bundle says of the config."""
-    conversion = config["conversion"]
-    vocoder, eta = config["vocoder"][conversion["vocoder"]], config["eta"][conversion["eta"]]
-    corpora = sorted({eta["corpus"], vocoder["corpus"]})
+    names = bundled()
+    entries = {key: config[key][name] for key, name in names.items() if name is not None}
+    vocoder = entries["vocoder"]
+    corpora = sorted({entry["corpus"] for entry in entries.values() if "corpus" in entry})
     seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in corpora}
-    seeds |= {"vocoder": vocoder["seed"], "conversion": conversion["seed"]}
-    facts = {"run": config["run"], "seeds": seeds, "eta": eta, "vocoder": vocoder}
-    facts["evaluation"] = json.loads(evaluation(wildcards))
+    seeds |= {"vocoder": vocoder["seed"]} if "seed" in vocoder else {}
+    seeds |= {"conversion": config["conversion"]["seed"]} if "conversion" in config else {}
+    origins = {"ssl": origin(config["ssl"][vocoder["ssl"]]["model"])}
+    if "pretrained" in vocoder:
+        origins["vocoder"] = origin(vocoder["pretrained"])
+    if "eta" in entries:
+        origins["speaker"] = origin(entries["eta"]["encoder"])
+    facts = {"run": config["run"], "seeds": seeds, "origins": origins, **entries}
+    if "metrics" in bundle_inputs(wildcards):
+        facts["evaluation"] = json.loads(evaluation(wildcards))
     return json.dumps(facts, sort_keys=True)

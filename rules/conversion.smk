@@ -15,8 +15,6 @@ rule conversion:
 
 if CONVERSION:
     MANIFEST = f"{RESULTS}/manifests/{CONVERSION['corpus']}.tsv"
-    VOCODER = config["vocoder"][CONVERSION["vocoder"]]
-    ETA = config["eta"][CONVERSION["eta"]]
     SYSTEM = f"{RESULTS}/conversion/{{system}}"
 
     rule convert:
@@ -40,9 +38,7 @@ if CONVERSION:
             mem_mb=8000,
             runtime="4h",
         params:
-            config=subtree(
-                "conversion", "systems.{system}.method", "topk", "sources_per_speaker", "seed"
-            ),
+            config=conversion_settings,
             parts=conversion_parts,
         shell:
             "python {input.code[0]:q} {params.parts} --config {params.config:q}"

@@ -1,7 +1,6 @@
 """The report: tables, figures and a page to listen to.
 
-Needs whatever the config makes. Makes `report/*`, which `snakemake --report` gathers into one file,
-and `bundle/`, what a user takes away.
+Needs whatever the config makes. Makes `report/*`, which `snakemake --report` gathers into one file.
 """
 
 REPORT = f"{RESULTS}/report"
@@ -16,7 +15,7 @@ rule report:
         rules.vocoder.input,
         rules.conversion.input,
         [f"{REPORT}/{name}" for name in report_items()],
-        f"{RESULTS}/bundle/config.json" if CONVERSION else [],
+        f"{RESULTS}/bundle/config.json" if bundled() else [],
 
 
 rule plot_scree:
@@ -177,8 +176,12 @@ rule plot_training:
     """Training curves of the vocoders."""
     input:
         code=source("plot_training"),
-        metrics=expand(f"{RESULTS}/vocoder/{{vocoder}}/metrics.tsv", vocoder=config["vocoder"]),
-        configs=expand(f"{RESULTS}/vocoder/{{vocoder}}/config.json", vocoder=config["vocoder"]),
+        metrics=expand(
+            f"{RESULTS}/vocoder/{{vocoder}}/metrics.tsv", vocoder=vocoders(pretrained=False)
+        ),
+        configs=expand(
+            f"{RESULTS}/vocoder/{{vocoder}}/config.json", vocoder=vocoders(pretrained=False)
+        ),
     output:
         report(
             f"{REPORT}/training.svg",
@@ -327,38 +330,3 @@ if CONVERSION:
             " --metrics {input.metrics}"
             " --title {params.title:q} --pairs {params.pairs} --output {output}"
             " 2> >(tee {log} >&2)"
-
-    rule bundle:
-        """What a user takes away: models, Eta, vocoder, and a card with the run's numbers."""
-        input:
-            code=source("bundle"),
-            ssl=ssl_model(VOCODER["ssl"]),
-            speaker=model(ETA["encoder"]),
-            eta=f"{RESULTS}/eta/{CONVERSION['eta']}/eta.safetensors",
-            eta_config=f"{RESULTS}/eta/{CONVERSION['eta']}/config.json",
-            eta_manifest=f"{RESULTS}/manifests/{ETA['corpus']}.recordings.tsv",
-            vocoder=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/generator.safetensors",
-            vocoder_config=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/config.json",
-            vocoder_metrics=f"{RESULTS}/vocoder/{CONVERSION['vocoder']}/metrics.tsv",
-            vocoder_manifest=f"{RESULTS}/manifests/{VOCODER['corpus']}.recordings.tsv",
-            metrics=f"{RESULTS}/conversion/metrics.tsv",
-        output:
-            f"{RESULTS}/bundle/config.json",
-        log:
-            f"{LOGS}/bundle.log",
-        benchmark:
-            f"{BENCHMARKS}/bundle.tsv"
-        conda:
-            "../envs/etaflow.yaml"
-        threads: 1
-        resources:
-            mem_mb=2000,
-            runtime="1h",
-        params:
-            config=bundle_config,
-        shell:
-            "python {input.code[0]:q} --config {params.config:q} --ssl {input.ssl}"
-            " --speaker {input.speaker} --eta $(dirname {input.eta})"
-            " --eta-manifest {input.eta_manifest} --vocoder $(dirname {input.vocoder})"
-            " --vocoder-manifest {input.vocoder_manifest} --metrics {input.metrics}"
-            " --output {output} 2> >(tee {log} >&2)"

@@ -1,7 +1,8 @@
 """The vocoder: features back to a waveform.
 
-Needs the features of a corpus. Makes `prematch/{corpus}/{ssl}-l{layer}/{shard}.h5` and
-`vocoder/{vocoder}/generator.safetensors` with `config.json` and `metrics.tsv`.
+Needs the features of a corpus, or a vocoder that was trained elsewhere. Makes
+`prematch/{corpus}/{ssl}-l{layer}/{shard}.h5` and `vocoder/{vocoder}/generator.safetensors` with
+`config.json`, and `metrics.tsv` if it was trained here.
 """
 
 
@@ -53,6 +54,8 @@ rule train_vocoder:
         f"{LOGS}/train_vocoder/{{vocoder}}.log",
     benchmark:
         f"{BENCHMARKS}/train_vocoder/{{vocoder}}.tsv"
+    wildcard_constraints:
+        vocoder=one_of(vocoders(pretrained=False)),
     conda:
         "../envs/etaflow.yaml"
     # Small models gain little from a second core, and lose tenfold where it is also wanted elsewhere;
@@ -70,3 +73,31 @@ rule train_vocoder:
         "python {input.code[0]:q} {input.features} --config {params.config:q}"
         " --manifest {input.manifest} --model {input.model} --output-dir {params.folder}"
         " --working-dir {params.work} --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"
+
+
+rule import_vocoder:
+    """Take over a vocoder that was trained elsewhere."""
+    input:
+        code=source("import_vocoder"),
+        vocoder=lambda w: model(entry_of("vocoder", w)["pretrained"]),
+        model=ssl_model_of("vocoder"),
+    output:
+        weights=f"{RESULTS}/vocoder/{{vocoder}}/generator.safetensors",
+        config=f"{RESULTS}/vocoder/{{vocoder}}/config.json",
+    log:
+        f"{LOGS}/import_vocoder/{{vocoder}}.log",
+    benchmark:
+        f"{BENCHMARKS}/import_vocoder/{{vocoder}}.tsv"
+    wildcard_constraints:
+        vocoder=one_of(vocoders(pretrained=True)),
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime="10m",
+    params:
+        config=imported_vocoder,
+    shell:
+        "python {input.code[0]:q} --config {params.config:q} --vocoder {input.vocoder}"
+        " --model {input.model} --output-dir $(dirname {output.weights}) 2> >(tee {log} >&2)"

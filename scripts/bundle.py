@@ -26,18 +26,15 @@ CARD = """---
 
 # etaflow bundle of the run `{run}`
 
-{warning}Four models that belong together, made by etaflow {version}: an SSL encoder, a speaker
-encoder, an [Eta model](https://arxiv.org/abs/2505.19273), which takes out of features what is
-linear in the speaker embedding, and a vocoder. They convert voices by nearest neighbours
-([kNN-VC](https://arxiv.org/abs/2305.18975)), and show what the Eta model does to a recording.
+{warning}Models that belong together, gathered by etaflow {version}: an SSL encoder and a vocoder,
+which convert voices by nearest neighbours ([kNN-VC](https://arxiv.org/abs/2305.18975)){with_eta}.
 
 ## Use
 
 `OWNER/NAME` is this repository on the Hugging Face Hub, or the folder of a copy.
 
     etaflow convert SOURCE.wav TARGET.wav -o OUT.wav --bundle OWNER/NAME
-    etaflow analyze RECORDING.wav -o FOLDER --bundle OWNER/NAME
-
+{analyze}
 ```python
 from etaflow import VoiceConverter
 from etaflow.audio import read_audio, write_audio
@@ -52,45 +49,44 @@ write_audio("out.wav", waveform)
 | folder | model | where it is from | weights |
 | --- | --- | --- | --- |
 {models}
-| `eta` | Eta model {components} | fitted in this run | on {weights} models |
-| `vocoder` | HiFi-GAN, the weights of step {step} | trained in this run | on {weights} models |
 
 Features are those of layer {layer}; waveforms are {normalized} zero mean and unit variance first.
 
 ## What it was made from
 
-The training split of:
+{made_from}
 
-| | Eta model | vocoder |
-| --- | --- | --- |
-{corpora}
+## Licence
 
-The Eta fit is of {utterances} utterances of {speakers} speakers, {frames} frames. It explains
-{r2:.2%} of the variance of all frames of these utterances (R² over all dimensions){held_out}.
-Its condition number is {condition:.4g}.
+{licences}
+"""
 
-Seeds: {seeds}. The entries of the config:
+WITH_ETA = """,
+a speaker encoder, and an [Eta model](https://arxiv.org/abs/2505.19273), which takes out of features
+what is linear in the speaker embedding; they show what it does to a recording, too"""
 
-```json
-{entries}
-```
+ANALYZE = """    etaflow analyze RECORDING.wav -o FOLDER --bundle OWNER/NAME
+"""
 
-## The run's conversion metrics
+FIT = """The Eta fit is of {utterances} utterances of {speakers} speakers, {frames} frames. It
+explains {r2:.2%} of the variance of all frames of these utterances (R² over all
+dimensions){held_out}. Its condition number is {condition:.4g}."""
+
+METRICS = """## The run's conversion metrics
 
 ```
 {metrics}
 ```
 
-Values are followed by their bootstrap 95 % interval. Protocol: {protocol}.
+Values are followed by their bootstrap 95 % interval. Protocol: {protocol}."""
 
-## Licence
+MADE_HERE = (
+    "None is stated for the weights that were made in this run: whoever publishes them says which, "
+    "as `license:` at the top of this file."
+)
 
-None is stated for these weights: whoever publishes them says which, as `license:` at the top of
-this file. What is in `ssl` and `speaker` keeps the licence that it came with.
-"""
-
-WARNING = """> **Warning: untrained weights.** Conversions are noise, and the numbers below say
-> that the workflow runs, not how well the method works.
+WARNING = """> **Warning: untrained weights.** Conversions are noise, and what numbers there
+> are below say that the workflow runs, not how well the method works.
 
 """
 
@@ -110,18 +106,21 @@ def copy_model(model: Path, folder: Path) -> ModelInfo:
     return info
 
 
-def model_row(folder: str, info: ModelInfo) -> str:
-    origin = f"{info.source}, revision `{info.revision}`"
+def model_row(folder: str, info: ModelInfo, place: str) -> str:
+    where = f"{info.source}, revision `{info.revision}`"
     if info.source == "package":
-        origin = f"the Python package {info.architecture} {info.revision}, not in this folder"
-    return f"| `{folder}` | {info.name}, {info.architecture} | {origin} | {info.weights} |"
+        where = f"the Python package {info.architecture} {info.revision}, not in this folder"
+    where = f"{place} ({where})" if place else where
+    return f"| `{folder}` | {info.name}, {info.architecture} | {where} | {info.weights} |"
 
 
-def corpus_rows(corpora: list[tuple[str, Path]]) -> str:
-    """The size of the training split of corpora, given by name and manifest, a column each."""
-    tables = [read_manifest(path).query("split == 'train'") for _, path in corpora]
+def corpus_table(corpora: dict[str, tuple[str, Path]]) -> str:
+    """The size of the training split of corpora: {what for: (name, manifest)}, a column each."""
+    tables = [read_manifest(path).query("split == 'train'") for _, path in corpora.values()]
     rows = {
-        "corpus": [f"`{name}`" for name, _ in corpora],
+        "": list(corpora),
+        "---": ["---"] * len(corpora),
+        "corpus": [f"`{name}`" for name, _ in corpora.values()],
         "hours": [f"{(t['num_samples'] / t['sample_rate']).sum() / 3600:.2f}" for t in tables],
         "speakers": [str(t["speaker_id"].nunique()) for t in tables],
         "utterances": [str(len(t)) for t in tables],
@@ -129,27 +128,7 @@ def corpus_rows(corpora: list[tuple[str, Path]]) -> str:
     return "\n".join(f"| {key} | {' | '.join(cells)} |" for key, cells in rows.items())
 
 
-@app.command()
-def main(
-    config: Annotated[
-        str, typer.Option(help="JSON: run, seeds, eta, vocoder (their entries), evaluation")
-    ],
-    ssl: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
-    speaker: Annotated[Path, typer.Option(help="model.json of the speaker encoder")],
-    eta: Annotated[Path, typer.Option(help="folder of the Eta model")],
-    eta_manifest: Annotated[Path, typer.Option(help="manifest that it was fitted on")],
-    vocoder: Annotated[Path, typer.Option(help="folder of the vocoder")],
-    vocoder_manifest: Annotated[Path, typer.Option(help="manifest that it was trained on")],
-    metrics: Annotated[Path, typer.Option(help="metrics.tsv of the run's conversions")],
-    output: Annotated[Path, typer.Option(help="config.json of the bundle to write")],
-) -> None:
-    """Write a folder that `etaflow.VoiceConverter.from_pretrained` loads, and the Hub takes."""
-    settings: dict[str, Any] = json.loads(config)
-    trained_on = json.loads((vocoder / "config.json").read_text(encoding="utf-8"))["trained_on"]
-    model = EtaModel.from_pretrained(eta)
-    fitted_on = model.config
-    weights = worst_weights([trained_on["weights"], fitted_on["weights"]])
-    untrained = weights == "untrained"
+def eta_row(model: EtaModel, weights: str) -> str:
     components = f"of {len(model.coefficients)} dimensions of the embedding"
     if model.pca:
         share = model.pca.explained_variance_ratio.sum()
@@ -157,54 +136,126 @@ def main(
             f"of {len(model.coefficients)} principal components of the embedding, "
             f"{share:.1%} of its variance"
         )
+    return f"| `eta` | Eta model {components} | fitted in this run | on {weights} models |"
+
+
+def vocoder_row(trained_on: dict[str, Any], origin: dict[str, str] | None) -> str:
+    """What the vocoder is; one that was not trained in the run has an origin."""
+    step = f", the weights of step {trained_on['step']}" if "step" in trained_on else ""
+    weights = trained_on["weights"]
+    if origin is None:
+        return f"| `vocoder` | HiFi-GAN{step} | trained in this run | on {weights} models |"
+    where = origin["place"] or "a folder of the user's own"
+    return f"| `vocoder` | HiFi-GAN{step} | {where} | {weights} |"
+
+
+def fit_text(fitted_on: dict[str, Any]) -> str:
+    held_out = fitted_on.get("r2_held_out")
+    return FIT.format(
+        utterances=fitted_on["utterances"],
+        speakers=fitted_on["speakers"],
+        frames=fitted_on["frames"],
+        r2=fitted_on["r2"],
+        held_out="" if held_out is None else f", and {held_out:.2%} of the corpus's test split",
+        condition=fitted_on["condition_number"],
+    )
+
+
+def made_from(
+    settings: dict[str, Any],
+    corpora: dict[str, tuple[str, Path]],
+    fit: EtaModel | None,
+    metrics: Path | None,
+) -> str:
+    """What is known of data, fit, config and scores."""
+    parts = [f"The training split of:\n\n{corpus_table(corpora)}"] if corpora else []
+    parts += [fit_text(fit.config)] if fit else []
+    seeds = ", ".join(f"{name} {seed}" for name, seed in settings["seeds"].items())
+    parts += [f"Seeds: {seeds}."] if seeds else []
+    entries = {name: settings[name] for name in ("eta", "vocoder") if name in settings}
+    text = json.dumps(entries, indent=2, sort_keys=True)
+    parts += [f"The entries of the config:\n\n```json\n{text}\n```"]
+    if metrics:
+        evaluation = settings["evaluation"]
+        table = read_table(metrics, ("value", "low", "high", "n"))
+        table = table[table["system"].isin(evaluation["systems"])]
+        protocol = run_protocol(evaluation, table).words()
+        parts += [METRICS.format(metrics=format_metrics_table(table), protocol=protocol)]
+    return "\n\n".join(parts)
+
+
+def licence_text(origins: dict[str, dict[str, str]], made_here: bool) -> str:
+    known = [
+        f"- `{folder}`: {origin['licence'] or 'keeps the one that it came with'}"
+        for folder, origin in sorted(origins.items())
+    ]
+    return "\n".join([*([MADE_HERE, ""] if made_here else []), *known])
+
+
+@app.command()
+def main(
+    config: Annotated[
+        str,
+        typer.Option(
+            help="JSON: run, seeds, vocoder and eta (their entries), origins: of each folder "
+            "whose weights are not made in the run, {place, licence}; for metrics, evaluation"
+        ),
+    ],
+    ssl: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
+    vocoder: Annotated[Path, typer.Option(help="folder of the vocoder")],
+    output: Annotated[Path, typer.Option(help="config.json of the bundle to write")],
+    vocoder_manifest: Annotated[
+        Path | None, typer.Option(help="manifest that it was trained on in the run")
+    ] = None,
+    eta: Annotated[Path | None, typer.Option(help="folder of the Eta model, if any")] = None,
+    speaker: Annotated[Path | None, typer.Option(help="model.json of its speaker encoder")] = None,
+    eta_manifest: Annotated[
+        Path | None, typer.Option(help="manifest that it was fitted on")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="metrics.tsv of the run's conversions, if any")
+    ] = None,
+) -> None:
+    """Write a folder that `etaflow.VoiceConverter.from_pretrained` loads, and the Hub takes."""
+    settings: dict[str, Any] = json.loads(config)
+    origins = settings["origins"]
+    trained_on = json.loads((vocoder / "config.json").read_text(encoding="utf-8"))["trained_on"]
+    fit = EtaModel.from_pretrained(eta) if eta else None
+    weights = worst_weights([part["weights"] for part in (trained_on, fit and fit.config) if part])
+    tags = ["voice-conversion", "knn-vc", *["eta-wavlm"] * bool(fit), "hifi-gan"]
     front_matter = ModelCardData(
         library_name="etaflow",
         pipeline_tag="audio-to-audio",
-        tags=["voice-conversion", "knn-vc", "eta-wavlm", "hifi-gan", *["untrained"] * untrained],
+        tags=tags + ["untrained"] * (weights == "untrained"),
     )
-    figures = read_table(metrics, ("value", "low", "high", "n"))
-    figures = figures[figures["system"].isin(settings["evaluation"]["systems"])]
-    protocol = run_protocol(settings["evaluation"], figures).stated()
-    corpora = [
-        (settings["eta"]["corpus"], eta_manifest),
-        (settings["vocoder"]["corpus"], vocoder_manifest),
-    ]
+    corpora = {}
+    if eta_manifest:
+        corpora["Eta model"] = (settings["eta"]["corpus"], eta_manifest)
+    if vocoder_manifest:
+        corpora["vocoder"] = (settings["vocoder"]["corpus"], vocoder_manifest)
     with atomic_directory(output.parent) as part:
-        models = [
-            model_row("ssl", copy_model(ssl, part / "ssl")),
-            model_row("speaker", copy_model(speaker, part / "speaker")),
-        ]
-        model.save_pretrained(part / "eta")
+        models = [model_row("ssl", copy_model(ssl, part / "ssl"), origins["ssl"]["place"])]
+        if speaker and fit:
+            info = copy_model(speaker, part / "speaker")
+            models += [model_row("speaker", info, origins["speaker"]["place"])]
+            models += [eta_row(fit, fit.config["weights"])]
+            fit.save_pretrained(part / "eta")
+        models += [vocoder_row(trained_on, origins.get("vocoder"))]
         shutil.copytree(vocoder, part / "vocoder")
-        held_out = fitted_on.get("r2_held_out")
         write_text(
             part / "README.md",
             CARD.format(
                 front_matter=front_matter.to_yaml(),
                 run=settings["run"],
-                warning=WARNING if untrained else "",
+                warning=WARNING if weights == "untrained" else "",
                 version=etaflow.__version__,
+                with_eta=WITH_ETA if fit else "",
+                analyze=ANALYZE if fit else "",
                 models="\n".join(models),
                 layer=trained_on["layer"],
-                components=components,
-                weights=weights,
-                step=trained_on["step"],
                 normalized="brought to" if trained_on["normalize"] else "not brought to",
-                corpora=corpus_rows(corpora),
-                utterances=fitted_on["utterances"],
-                speakers=fitted_on["speakers"],
-                frames=fitted_on["frames"],
-                r2=fitted_on["r2"],
-                held_out=(
-                    "" if held_out is None else f", and {held_out:.2%} of the corpus's test split"
-                ),
-                condition=fitted_on["condition_number"],
-                seeds=", ".join(f"{name} {seed}" for name, seed in settings["seeds"].items()),
-                entries=json.dumps(
-                    {name: settings[name] for name in ("eta", "vocoder")}, indent=2, sort_keys=True
-                ),
-                metrics=format_metrics_table(figures),
-                protocol="; ".join(f"{name}: {words}" for name, words in protocol.items()),
+                made_from=made_from(settings, corpora, fit, metrics),
+                licences=licence_text(origins, made_here=bool(fit or vocoder_manifest)),
             ),
         )
         write_json(
@@ -215,6 +266,7 @@ def main(
                 "layer": trained_on["layer"],
                 "normalize": trained_on["normalize"],
                 "weights": weights,
+                "eta": fit is not None,
             },
         )
 

@@ -1,28 +1,90 @@
-"""Convert the test pairs of a corpus by one system."""
+"""Convert the pairs of a corpus by one system."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
+import torch
 import typer
 
-from etaflow.audio import file_checksum, read_audio, write_audio
-from etaflow.converter import VoiceConverter, sample_pairs
+from etaflow.audio import SAMPLE_RATE, file_checksum, read_audio, resampled_length, write_audio
+from etaflow.converter import VoiceConverter
 from etaflow.device import select_device
 from etaflow.eta import EtaModel
 from etaflow.manifest import read_manifest, write_table
-from etaflow.progress import progress
+from etaflow.pairs import PairError, choose_references, make_pairs
+from etaflow.progress import bar
 from etaflow.ssl import SSLEncoder
-from etaflow.store import Embeddings, FeatureStore
+from etaflow.store import Embeddings, FeatureStore, Floats
+from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
+from etaflow.voices import Voice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+def references_of(target: str, listed: str, manifest: pd.DataFrame) -> list[str]:
+    """The utterances of a target that a pair means: those listed, or the test split's, or all."""
+    if listed:
+        return listed.split()
+    of_target = manifest[manifest["speaker_id"] == target]
+    test = of_target[of_target["split"] == "test"]
+    return sorted((test if len(test) else of_target).index)
+
+
+class System:
+    """A method with the models that it needs, on features and embeddings that are stored."""
+
+    def __init__(
+        self,
+        manifest: pd.DataFrame,
+        store: FeatureStore,
+        converter: VoiceConverter,
+        embeddings: Embeddings | None,
+        settings: dict,
+    ) -> None:
+        self.manifest, self.store, self.converter = manifest, store, converter
+        self.embeddings, self.settings = embeddings, settings
+
+    def speech(self, name: str) -> Floats:
+        """The frames (T, D) of an utterance between its first and last word."""
+        span = speech_span(read_audio(self.manifest.loc[name, "path"]))
+        return self.store[name][self.converter.ssl.frames_within(*span)]
+
+    def voice(self, target: str, names: list[str]) -> tuple[Voice, float]:
+        """A target from its references, and how many seconds of speech were taken."""
+        method = self.converter.method(self.settings["method"])
+        if not method.steps:
+            return self.converter.voice(method.name), 0.0
+        frames = [self.speech(name) for name in names]
+        rate = SAMPLE_RATE / self.converter.ssl.hop_length
+        seconds = self.settings["reference_seconds"]
+        limit = None if seconds is None else round(seconds * rate)
+        chosen = choose_references(list(map(len, frames)), limit, self.settings["seed"], target)
+        taken = [frames[index][:count] for index, count in chosen]
+        vectors = None
+        if method.space == "eta" and self.embeddings:
+            vectors = self.embeddings.rows([names[index] for index, _ in chosen])
+        voice = self.converter.voice(method.name, taken, vectors, self.settings["topk"])
+        return voice, sum(map(len, taken)) / rate
+
+    def convert(self, source: str, voice: Voice) -> np.ndarray:
+        """The waveform of one conversion, at the vocoder's rate."""
+        features = torch.from_numpy(self.store[source])
+        embedding = self.embeddings.rows([source])[0] if self.embeddings else None
+        with torch.inference_mode():
+            converted = voice.mapping(features, embedding)(features)
+        row = self.manifest.loc[source]
+        length = resampled_length(row["num_samples"], row["sample_rate"])
+        waveform = self.converter.vocode(converted.cpu().numpy(), length)
+        return waveform * np.float32(self.converter.gain(self.settings["method"], waveform))
+
+
 @app.command()
 def main(
-    config: Annotated[str, typer.Option(help="JSON: method, topk, sources_per_speaker, seed")],
+    config: Annotated[str, typer.Option(help="JSON: method, topk, reference_seconds, pairs, seed")],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus")],
     output: Annotated[Path, typer.Option(help="converted.tsv to write")],
     wav_dir: Annotated[Path, typer.Option(help="folder to write the audio to")],
@@ -39,18 +101,18 @@ def main(
     methods all.
     """
     settings = json.loads(config)
-    method = settings["method"]
     table = read_manifest(manifest).set_index("utterance_id")
-    pairs = sample_pairs(table.reset_index(), settings["sources_per_speaker"], settings["seed"])
-    if method in ("original", "copy"):
+    pairs = make_pairs(settings["pairs"], table.reset_index(), settings["seed"])
+    if settings["method"] in ("original", "copy"):
         # These have no target: each source once, against itself.
         pairs = pairs.drop_duplicates("source_id").assign(
-            target_speaker=lambda rows: rows["source_speaker"]
+            target_speaker=lambda rows: rows["source_speaker"],
+            utterance_id=lambda rows: rows["source_id"] + "-to-" + rows["source_speaker"],
         )
-    test = table[table["split"] == "test"]
-    references = {speaker: sorted(rows.index) for speaker, rows in test.groupby("speaker_id")}
-    store, converter, speakers = None, None, None
-    if features and model and vocoder:
+    system = None
+    if settings["method"] != "original":
+        if not (features and model and vocoder):
+            raise typer.BadParameter(f"{settings['method']} needs features, --model and --vocoder")
         device = select_device(gpus)
         store = FeatureStore(features)
         converter = VoiceConverter(
@@ -61,41 +123,39 @@ def main(
             EtaModel.from_pretrained(eta) if eta else None,
         )
         speakers = Embeddings.read(embeddings) if embeddings else None
+        system = System(table, store, converter, speakers, settings)
     records = []
-    for target, group in progress(
-        list(pairs.groupby("target_speaker")), f"converting by {method}", "target speakers"
-    ):
-        ids = references[target]
-        pool = [store[name] for name in ids] if store else []
-        for pair in group.itertuples():
-            waveform = read_audio(table.loc[pair.source_id, "path"])
-            if store and converter:
-                converted = converter.transform(
-                    method,
-                    store[pair.source_id],
-                    pool,
-                    speakers.rows([pair.source_id])[0] if speakers else None,
-                    speakers.rows(ids) if speakers else None,
-                    settings["topk"],
+    with bar(len(pairs), f"converting by {settings['method']}", "utterances") as shown:
+        for (target, listed), group in pairs.groupby(["target_speaker", "references"]):
+            names = references_of(target, listed, table)
+            voice, seconds = system.voice(target, names) if system else (None, 0.0)
+            for pair in group.itertuples():
+                source = table.loc[pair.source_id]
+                rate = system.converter.sample_rate if system else SAMPLE_RATE
+                waveform = (
+                    system.convert(pair.source_id, voice)
+                    if system and voice
+                    else read_audio(source["path"])
                 )
-                waveform = converter.vocode(converted, len(waveform))
-            elif method != "original":
-                raise typer.BadParameter(f"{method} needs features, --model and --vocoder")
-            name = f"{pair.source_id}-to-{target}"
-            path = wav_dir / f"{name}.wav"
-            write_audio(path, waveform)
-            records.append(
-                {
-                    "utterance_id": name,
-                    "source_id": pair.source_id,
-                    "source_speaker": pair.source_speaker,
-                    "target_speaker": target,
-                    "path": path.relative_to(output.parent).as_posix(),
-                    "num_samples": len(waveform),
-                    "checksum": file_checksum(path),
-                    "text": table.loc[pair.source_id, "text"],
-                }
-            )
+                path = wav_dir / f"{pair.utterance_id}.wav"
+                if not path.resolve().is_relative_to(wav_dir.resolve()):
+                    raise PairError(f"utterance_id {pair.utterance_id!r} is no file name")
+                write_audio(path, waveform, rate)
+                records.append(
+                    {
+                        "utterance_id": pair.utterance_id,
+                        "source_id": pair.source_id,
+                        "source_speaker": pair.source_speaker,
+                        "target_speaker": target,
+                        "reference_seconds": round(seconds, 2),
+                        "path": path.relative_to(output.parent).as_posix(),
+                        "num_samples": len(waveform),
+                        "sample_rate": rate,
+                        "checksum": file_checksum(path),
+                        "text": source["text"],
+                    }
+                )
+                shown.update()
     write_table(pd.DataFrame(records).sort_values("utterance_id"), output)
 
 

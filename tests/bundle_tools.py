@@ -95,7 +95,12 @@ def make_bundle(
             "corpus": {"name": "mine", "kind": "mini"},
             "judge": {"architecture": "resemblyzer"},
             "asr": {"engine": "pocketsphinx", "grammar": None},
+            "pairs": {"sources_per_speaker": 2},
             "bootstrap_rounds": 100,
+        },
+        "origins": {
+            "ssl": {"place": "https://huggingface.co/someone/wavlm", "licence": "MIT"},
+            "speaker": {"place": "", "licence": ""},
         },
     }
     arguments = {
@@ -109,12 +114,28 @@ def make_bundle(
         "metrics": inputs / "metrics.tsv",
         "output": folder / "bundle" / "config.json",
     }
-    spec = importlib.util.spec_from_file_location("bundle_script", ROOT / "scripts/bundle.py")
+    run_script("bundle", arguments)
+    return folder / "bundle"
+
+
+def run_script(name: str, arguments: dict[str, Any]) -> None:
+    """Run one of `scripts/` in this process; what it raises is raised."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
     assert spec
     assert spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    command = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    command = [part for key, value in arguments.items() for part in (f"--{key}", str(value))]
     done = CliRunner().invoke(script.app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return folder / "bundle"
+
+
+def upstream_checkpoint(generator: Generator) -> dict[str, Any]:
+    """A generator's weights as kNN-VC's code saves them."""
+    names = {"hifigan.": "", ".conv.": ".", "parametrizations.weight.original": "weight_"}
+    weights = {}
+    for name, value in generator.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        weights[name.replace("weight_0", "weight_g").replace("weight_1", "weight_v")] = value
+    return {"generator": weights}

@@ -39,7 +39,7 @@ def small_config() -> dict[str, Any]:
     vocoder["generator"] |= {"hidden_dim": 32, "upsample_channels": 32}
     config["conversion"] |= {
         "references": {"systems": ["knnvc"], "seconds": [5, None]},
-        "sources_per_speaker": 2,
+        "pairs": {"sources_per_speaker": 2},
         "bootstrap_rounds": 100,
         "listening_pairs": 2,
     }

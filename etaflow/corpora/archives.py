@@ -1,27 +1,30 @@
 """Published archives: fetched once, resumed, verified, unpacked."""
 
-import hashlib
 import http.client
 import shutil
-import ssl
 import tarfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from etaflow.atomic import atomic_file
 from etaflow.corpora.base import CorpusError
-from etaflow.progress import bar, progress
-from etaflow.retry import file_size, keep_trying
+from etaflow.download import (
+    BLOCK_BYTES,
+    HEADERS,
+    TIMEOUT_SECONDS,
+    ChecksumError,
+    DownloadError,
+    download,
+    sha256_of,
+    shown,
+)
+from etaflow.progress import progress
+from etaflow.retry import file_size
 
-TIMEOUT_SECONDS = 60.0
-BLOCK_BYTES = 1 << 20
 COMPLETED = ".completed"  # the marker that lhotse's recipes leave, too
-# Some sites answer 403 to what does not call itself a browser.
-HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; etaflow)"}
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,11 @@ class Part:
     @property
     def shown(self) -> str:
         """The url without its query."""
-        return self.url.partition("?")[0]
+        return shown(self.url)
 
 
 def _is_whole(file: Path, part: Part) -> bool:
-    return file.is_file() and _sha256(file) == part.sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file.is_file() and sha256_of(file) == part.sha256
 
 
 def _remote_size(part: Part) -> int | None:
@@ -68,56 +66,16 @@ def _check_space(parts: Sequence[Part], root: Path) -> None:
         )
 
 
-def _transient(error: Exception) -> bool:
-    if isinstance(error, HTTPError):
-        return error.code >= 500 or error.code in (408, 429)
-    if isinstance(error, URLError):
-        return not isinstance(error.reason, ssl.SSLCertVerificationError)
-    network = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
-    return isinstance(error, network)
-
-
-def _transfer(part: Part, file: Path) -> None:
-    """Add what is missing to `file`, over one connection."""
-    had = file_size(file)
-    headers = HEADERS | ({"Range": f"bytes={had}-"} if had else {})
-    try:
-        answer = urlopen(Request(part.url, headers=headers), timeout=TIMEOUT_SECONDS)
-    except HTTPError as error:
-        error.close()
-        if had and error.code == 416:
-            return  # nothing is missing; whether it is right the checksum tells
-        raise
-    with answer:
-        if answer.headers.get_content_type() == "text/html":
-            raise CorpusError(f"{part.shown} gave a web page in place of {part.name}")
-        if answer.status != 206:
-            had = 0  # the server cannot resume
-        length = answer.headers["Content-Length"]
-        size = had + int(length) if length else None
-        with file.open("ab") as stream, bar(size, part.name, "byte", had) as shown:
-            shown.unit_scale = True
-            stream.truncate(had)
-            while block := answer.read1(BLOCK_BYTES):
-                stream.write(block)
-                shown.update(len(block))
-    came = file_size(file)
-    if size is not None and came < size:
-        raise ConnectionError(f"cut short, {came} of {size} bytes came")
-
-
 def _download(part: Part, file: Path) -> None:
     try:
-        keep_trying(lambda: _transfer(part, file), _transient, file)
-    except (OSError, http.client.HTTPException) as error:
+        download(part.url, file, part.sha256)
+    except ChecksumError as error:
         raise CorpusError(
-            f"{part.shown}: {error}. What came is in {file}: run again to resume"
-        ) from error
-    if not _is_whole(file, part):
-        raise CorpusError(
-            f"{file}: SHA-256 expected {part.sha256}, found {_sha256(file)}. Delete the file and "
+            f"{file}: SHA-256 expected {part.sha256}, found {error.found}. Delete the file and "
             f"run again; if that does not help, {part.shown} no longer holds what was published"
-        )
+        ) from error
+    except DownloadError as error:
+        raise CorpusError(str(error)) from error
 
 
 def _join(parts: Sequence[Part], root: Path, archive: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 NOT_STATED = "not stated"
+ALL_SPEECH = "all test speech of the target"
 JUDGES = {
     "xvector": "x-vectors (SpeechBrain)",
     "ecapa": "ECAPA-TDNN (SpeechBrain)",
@@ -35,6 +36,10 @@ class Protocol:
         """What is known of it, in order."""
         return {name: words for name, words in vars(self).items() if words != NOT_STATED}
 
+    def words(self) -> str:
+        """The same as one line."""
+        return "; ".join(f"{name}: {words}" for name, words in self.stated().items())
+
     def differences(self, other: "Protocol") -> tuple[list[str], list[str]]:
         """In what it differs from another, and what cannot be said; intervals apart."""
         names = [field.name for field in fields(self) if field.name != "intervals"]
@@ -48,7 +53,7 @@ def run_protocol(settings: Mapping[str, Any], metrics: pd.DataFrame) -> Protocol
 
     Args:
         settings: of the config, `corpus` (with its `name`), `judge` (its model), `asr` (with the
-            `repo` of its model), `bootstrap_rounds`.
+            `repo` of its model), `pairs`, `bootstrap_rounds`.
         metrics: of all systems, as `metrics_table` makes them.
     """
     corpus, asr = settings["corpus"], settings["asr"]
@@ -60,19 +65,20 @@ def run_protocol(settings: Mapping[str, Any], metrics: pd.DataFrame) -> Protocol
         recogniser += (
             ", the closed grammar of the corpus" if asr["grammar"] else ", open vocabulary"
         )
+    whole, listed = "sources_per_speaker" in settings["pairs"], "table" in settings["pairs"]
     rates = metrics[metrics["metric"] == "eer_per_target"]
     made = metrics[(metrics["metric"] == "dnsmos") & metrics["system"].isin(rates["system"])]
     return Protocol(
         corpus=f"{published} {', '.join(tested)}"
         if published and tested and "split" not in corpus
-        else f"{corpus['name']} ({corpus['kind']}), test split",
+        else f"{corpus['name']} ({corpus['kind']}), {'test split' if whole else 'chosen pairs'}",
         judge=JUDGES[settings["judge"]["architecture"]],
         recogniser=recogniser,
         texts="Whisper's English normaliser, without its table of spellings",
         targets=f"{int(rates['n'].max())}" if len(rates) else NOT_STATED,
         conversions=f"{int(made['n'].max())}" if len(made) else NOT_STATED,
         trials="all pairs of a target's recordings; each conversion with all of them",
-        reference="all test speech of the target",
+        reference="as the table of pairs lists it" if listed else ALL_SPEECH,
         intervals=f"bootstrap over sources or targets, {settings['bootstrap_rounds']} rounds",
     )
 
@@ -122,7 +128,7 @@ PUBLISHED = (
     Published(
         "kNN-VC, by LinearVC's authors",
         {"wer": 5.57, "cer": 2.87, "eer_per_target": 38.97},
-        Protocol(**(vars(_LINEARVC) | {"reference": "all test speech of the target"})),
+        Protocol(**(vars(_LINEARVC) | {"reference": ALL_SPEECH})),
         "github.com/kamperh/linearvc, experiments_libri.ipynb",
     ),
     Published(

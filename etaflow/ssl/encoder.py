@@ -1,7 +1,7 @@
 """Self-supervised encoders (WavLM, HuBERT), cut at a layer."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,11 @@ class SSLEncoder(nn.Module):
         """Frames of a waveform of `num_samples` at 16 kHz."""
         return max(0, (num_samples - self.field) // self.hop_length + 1)
 
+    def frames_within(self, start: int, stop: int) -> slice:
+        """The frames that see nothing but the samples [start, stop)."""
+        first = -(-start // self.hop_length)
+        return slice(first, max(first, (stop - self.field) // self.hop_length + 1))
+
     def _spans(self, num_samples: int) -> list[tuple[int, int, int, int]]:
         """Chunks of a waveform: samples from, to, and the frames of the chunk to keep, from, to.
 
@@ -186,15 +191,7 @@ class SSLEncoder(nn.Module):
         if sample_rate != SAMPLE_RATE:
             raise ValueError(f"expected {SAMPLE_RATE} Hz, got {sample_rate} Hz; resample first")
         for waveform in waveforms:
-            if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
-                raise ValueError(
-                    f"a waveform of shape {waveform.shape}, {waveform.dtype}: expected (T,) of "
-                    "floating-point numbers in [-1, 1]"
-                )
-            if self.num_frames(len(waveform)) < 1:
-                raise ValueError(
-                    f"a waveform of {len(waveform)} samples is too short for one frame"
-                )
+            self._check(waveform)
         chunks = [
             (number, *span)
             for number, waveform in enumerate(waveforms)
@@ -203,7 +200,7 @@ class SSLEncoder(nn.Module):
         signals = [torch.tensor(np.ascontiguousarray(each, np.float32)) for each in waveforms]
         scales = [self._mean_and_scale(signal) for signal in signals]
         statistics = [
-            self._statistics((signal - mean) * scale)
+            self._statistics(signal, mean, scale)
             for signal, (mean, scale) in zip(signals, scales, strict=True)
         ]
         features = [
@@ -226,6 +223,31 @@ class SSLEncoder(nn.Module):
                     features[number][layer][to : to + last - first] = hidden[row, first:last]
         return features
 
+    def stream(self, waveform: Waveform) -> Iterator[torch.Tensor]:
+        """The features (frames, D) of `encode`, of a 16 kHz (T,), a chunk after another.
+
+        Only a chunk of at most 64 s is in memory at a time, so the waveform may be a map of a file.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        self._check(waveform)
+        signal = torch.from_numpy(waveform)
+        mean, scale = self._mean_and_scale(signal)
+        norm = self._statistics(signal, mean, scale)
+        for start, stop, first, last in self._spans(len(signal)):
+            batch = [(signal[start:stop] - mean) * scale]
+            yield self._encode_batch(batch, [norm])[self.layer][0, first:last]
+
+    def _check(self, waveform: Waveform) -> None:
+        if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
+            raise ValueError(
+                f"a waveform of shape {waveform.shape}, {waveform.dtype}: expected (T,) of "
+                "floating-point numbers in [-1, 1]"
+            )
+        if self.num_frames(len(waveform)) < 1:
+            raise ValueError(f"a waveform of {len(waveform)} samples is too short for one frame")
+
     def _mean_and_scale(self, waveform: torch.Tensor) -> tuple[float, float]:
         """What normalisation takes off a waveform, and then multiplies it with."""
         if not self.normalize:
@@ -235,8 +257,14 @@ class SSLEncoder(nn.Module):
         return float(mean), float(1 / torch.sqrt(variance + 1e-7))
 
     @torch.inference_mode()
-    def _statistics(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        return self.front_end.statistics(waveform.to(next(self.parameters()).device))
+    def _statistics(
+        self, waveform: torch.Tensor, mean: float, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What a group norm takes from all of a waveform; None for models without."""
+        if not self.front_end.grouped:
+            return None
+        device = next(self.parameters()).device
+        return self.front_end.statistics((waveform.to(device) - mean) * scale)
 
     @torch.inference_mode()
     def _encode_batch(

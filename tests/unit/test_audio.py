@@ -10,11 +10,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etaflow import audio
 from etaflow.audio import (
     SAMPLE_RATE,
     AudioError,
     check_audio,
     file_checksum,
+    on_disk,
     read_ahead,
     read_audio,
     resample,
@@ -225,3 +227,32 @@ def test_reading_ahead_keeps_the_order_and_stops_at_a_bad_file(tmp_path: Path) -
     assert len(next(reading)) == 1
     with pytest.raises(AudioError, match=r"1\.wav: changed since its manifest was made"):
         next(reading)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("target", [16_000, 24_000])
+def test_reading_in_blocks_is_reading_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, target: int
+) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, (rate + 123, 2)).astype(np.float32)
+    path = write(tmp_path / "x.wav", samples, rate, subtype="FLOAT")
+    expected = resample(samples.mean(axis=1), rate, target)
+    monkeypatch.setattr(audio, "BLOCK", 1_000)
+    waveform = read_audio(path, target)
+    assert len(waveform) == resampled_length(len(samples), rate, target)
+    np.testing.assert_allclose(waveform, expected, atol=2e-6)
+
+
+def test_a_waveform_on_disk_is_that_in_memory() -> None:
+    blocks = [sine(200, 0.1, 16_000), np.zeros(0, np.float32), sine(300, 0.2, 16_000)]
+    np.testing.assert_array_equal(on_disk(blocks), np.concatenate(blocks))
+    assert len(on_disk([])) == 0
+
+
+def test_a_gain_is_applied_and_never_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "BLOCK", 1_000)
+    waveform = sine(200, 0.5, 16_000, amplitude=0.5)
+    write_audio(tmp_path / "x.flac", waveform, gain=0.5)
+    np.testing.assert_allclose(read_audio(tmp_path / "x.flac"), 0.5 * waveform, atol=1e-4)
+    write_audio(tmp_path / "x.wav", waveform, gain=8.0)
+    np.testing.assert_allclose(read_audio(tmp_path / "x.wav"), 2 * waveform, atol=2e-4)

@@ -44,6 +44,7 @@ def test_a_bundle_says_what_it_is(bundle: Path) -> None:
         "layer": LAYER,
         "normalize": False,
         "weights": "untrained",
+        "eta": True,
     }
 
 
@@ -55,11 +56,16 @@ def test_its_card_is_one_that_the_hub_reads(bundle: Path) -> None:
     text = (bundle / "README.md").read_text(encoding="utf-8")
     assert yaml.safe_load(text.split("---\n")[1]) == card.data.to_dict()
     assert "{" not in card.text.split("```json")[0]
+    assert "knnvc-5s" not in card.text  # a point of a figure
     for fact in (
         "> **Warning: untrained weights.**",
+        "Protocol: corpus: mine (mini), test split; judge: Resemblyzer (GE2E)",
         "etaflow bundle of the run `small`",
         "--bundle OWNER/NAME",
-        "| `ssl` | wavlm-tiny, wavlm-tiny | random, revision `seed-0` | untrained |",
+        "| `ssl` | wavlm-tiny, wavlm-tiny | https://huggingface.co/someone/wavlm (random, "
+        "revision `seed-0`) | untrained |",
+        "- `ssl`: MIT",
+        "- `speaker`: keeps the one that it came with",
         "of 4 principal components of the embedding, 90.0% of its variance",
         "| corpus | `mine` | `mine` |",
         "| hours | 1.00 | 1.00 |",  # six utterances of ten minutes; the seventh is for testing

@@ -1,13 +1,17 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from etaflow.converter import ConversionError, VoiceConverter, sample_pairs
+from etaflow import converter as module
+from etaflow.audio import on_disk
+from etaflow.converter import VoiceConverter
 from etaflow.eta import EtaError, EtaModel
-from etaflow.ssl import SSLEncoder
+from etaflow.loudness import integrated_loudness
+from etaflow.speaker import load_speaker_encoder
+from etaflow.ssl import SSLEncoder, encoder
+from etaflow.voices import ConversionError
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def noise(samples: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("samples", [800, 1_600, 3_201, 16_000, 16_319, 16_320, 16_321])
 def test_a_conversion_is_as_long_as_its_source(converter: VoiceConverter, samples: int) -> None:
-    for method in ("copy", "knn"):
+    for method in ("copy", "knn", "mkl+knn"):
         waveform = converter.convert(noise(samples, 0), [noise(8_000, 1)], method=method)
         assert waveform.shape == (samples,)
         assert waveform.dtype == np.float32
@@ -64,39 +68,13 @@ def test_the_last_frame_is_held_where_a_source_has_none(converter: VoiceConverte
     )
 
 
-def test_eta_on_both_sides_gives_the_targets_component_back(converter: VoiceConverter) -> None:
-    generator = np.random.default_rng(1)
-    eta = converter.eta
-    assert eta is not None
-    content = generator.normal(size=(6, 128)).astype(np.float32)
-    speaker, target = generator.normal(size=(2, 4))
-    source = content + eta.speaker_component(speaker)
-    reference = content[::-1] + eta.speaker_component(target)
-    # The same content in another voice: each frame finds its counterpart and only that.
-    converted = converter.transform("knn-eta", source, [reference], speaker, target[None], topk=1)
-    np.testing.assert_allclose(converted, reference[::-1], atol=1e-4)
-
-
-def test_eta_source_is_matched_as_an_average_speaker(converter: VoiceConverter) -> None:
-    generator = np.random.default_rng(2)
-    eta = converter.eta
-    assert eta is not None
-    content = generator.normal(size=(6, 128)).astype(np.float32)
-    speaker = generator.normal(size=4)
-    pool = (content[::-1] + eta.mean_component).astype(np.float32)
-    converted = converter.transform(
-        "knn-eta-source", content + eta.speaker_component(speaker), [pool], speaker, topk=1
-    )
-    np.testing.assert_allclose(converted, pool[::-1], atol=1e-5)
-
-
 def test_what_cannot_be_converted_says_why(parts: tuple, converter: VoiceConverter) -> None:
-    with pytest.raises(ConversionError, match="'mvc' is none of copy, knn"):
+    with pytest.raises(ConversionError, match="'mvc': there are copy, knn"):
         converter.convert(noise(8_000, 0), [noise(8_000, 1)], method="mvc")
     with pytest.raises(ConversionError, match="needs a speaker encoder"):
         converter.convert(noise(8_000, 0), [noise(8_000, 1)], method="knn-eta")
     with pytest.raises(ConversionError, match="needs an Eta model"):
-        VoiceConverter(parts[0], parts[1]).transform("knn-eta", np.zeros((3, 128)))
+        VoiceConverter(parts[0], parts[1]).voice("knn-eta", [np.zeros((9, 128))])
     with pytest.raises(ValueError, match="4 neighbours asked of a pool of 2 frames"):
         converter.convert(noise(8_000, 0), [noise(960, 1)], topk=4)
 
@@ -117,21 +95,70 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
         VoiceConverter.from_pretrained(tmp_path)
 
 
-def manifest(speakers: dict[str, int]) -> pd.DataFrame:
-    rows = [
-        (f"{speaker}-{index}", speaker, "test")
-        for speaker, count in speakers.items()
-        for index in range(count)
-    ]
-    return pd.DataFrame(rows, columns=["utterance_id", "speaker_id", "split"])
+def test_conversions_are_as_loud_as_each_other_and_copies_as_they_are(
+    converter: VoiceConverter,
+) -> None:
+    source, reference = noise(32_000, 0), noise(32_000, 1)
+    converted = converter.convert(source, [reference])
+    assert integrated_loudness(converted, 16_000) == pytest.approx(-16, abs=0.01)
+    (copied,) = converter.stream(source, [], method="copy")
+    np.testing.assert_array_equal(converter.convert(source, [], method="copy"), copied)
 
 
-def test_pairs_are_every_other_speaker_and_stay_when_one_joins() -> None:
-    pairs = sample_pairs(manifest({"a": 5, "b": 2}), 3, seed=0)
-    assert (pairs["source_speaker"] != pairs["target_speaker"]).all()
-    assert pairs["source_speaker"].value_counts().to_dict() == {"a": 3, "b": 2}
-    more = sample_pairs(manifest({"a": 5, "b": 2, "c": 4}), 3, seed=0)
-    assert set(pairs["source_id"]) <= set(more["source_id"])
-    assert not pairs.equals(sample_pairs(manifest({"a": 5, "b": 2}), 3, seed=1))
-    with pytest.raises(ConversionError, match=r"1 speaker\(s\), conversion needs two"):
-        sample_pairs(manifest({"a": 5}), 3, seed=0)
+def test_a_long_source_in_pieces_is_the_whole(
+    converter: VoiceConverter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, references = noise(50_001, 0), [noise(20_000, 1), noise(9_000, 2)]
+    whole = converter.convert(source, references)
+    assert len(list(converter.stream(source, references))) == 1
+    monkeypatch.setattr(module, "VOCODED_FRAMES", 13)
+    pieces = list(converter.stream(on_disk([source]), references))
+    assert len(pieces) == 12
+    joined = np.concatenate(pieces)
+    np.testing.assert_allclose(joined * converter.gain("knn", joined), whole, atol=1e-5)
+
+
+def test_a_source_of_many_chunks_is_mapped_by_one_map(
+    converter: VoiceConverter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "CHUNK_FRAMES", 40)
+    monkeypatch.setattr(encoder, "CONTEXT_FRAMES", 5)
+    source, references = noise(100_000, 0), [noise(20_000, 1)]
+    features = converter.ssl.encode([source])[0]
+    torch.testing.assert_close(torch.cat(list(converter.ssl.stream(source))), features)
+    head = features[: 40 * module.FIT_CHUNKS]
+    voice = converter.voice("mkl", converter.encode_references(references))
+    expected = converter.vocode(voice.mapping(head)(features).numpy(), len(source))
+    streamed = np.concatenate(list(converter.stream(source, references, method="mkl")))
+    np.testing.assert_allclose(streamed, expected, atol=1e-5)
+
+
+def test_the_embedding_of_a_long_recording_is_that_of_its_minutes(
+    parts: tuple, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = load_speaker_encoder(bundle / "speaker")
+    converter = VoiceConverter(*parts, speaker)
+    monkeypatch.setattr(module, "EMBEDDED_SECONDS", 2)
+    source = noise(16_000 * 5, 0)
+    np.testing.assert_allclose(
+        converter.embed(source[:48_000]), speaker.embed([source[:48_000]])[0], atol=1e-6
+    )
+    first, second = speaker.embed([source[:32_000], source[32_000:]])
+    np.testing.assert_allclose(converter.embed(source), (first + second) / 2, atol=1e-2)
+
+
+def test_a_vocoder_of_eta_features_is_given_those(parts: tuple) -> None:
+    ssl, vocoder, eta = parts
+    facts = {**vocoder.trained_on, "features": "eta"}
+    reads_eta = type(vocoder)(vocoder.config, trained_on=facts).eval()
+    converter = VoiceConverter(ssl, reads_eta, eta)
+    with pytest.raises(ConversionError, match="knn: the vocoder was trained on eta features"):
+        converter.voice("knn", [np.zeros((9, 128), np.float32)])
+    features = np.random.default_rng(0).normal(size=(9, 128)).astype(np.float32)
+    speaker = np.random.default_rng(1).normal(size=4)
+    mapping = converter.voice("copy").mapping(torch.from_numpy(features), speaker)
+    np.testing.assert_allclose(
+        mapping(torch.from_numpy(features)).numpy(),
+        eta.remove_speaker(features, speaker),
+        atol=1e-5,
+    )

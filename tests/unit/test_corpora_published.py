@@ -2,16 +2,12 @@
 
 import hashlib
 import io
-import re
-import socket
 import stat
 import tarfile
-import threading
 import time
 import traceback
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,78 +29,13 @@ from etaflow.corpora import (
     vctk,
     voxceleb,
 )
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files`, with byte ranges, as the sites of the corpora do."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.log: list[tuple[str, str, str | None]] = []
-        self.cut_after: int | None = None
-        self.status: list[int] = []  # of the next downloads; 0 drops the connection
-        self.knows_ranges = True
-        self.content_type = "application/octet-stream"
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        wanted = self.headers.get("Range")
-        self.server.log.append((self.command, self.path, wanted))
-        if body and self.server.status:
-            status = self.server.status.pop(0)
-            if status:
-                self.send_error(status)
-            else:
-                self.connection.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, bytes([1] + [0] * 7)
-                )
-            return
-        whole = self.server.files.get(self.path)
-        if whole is None:
-            self.send_error(404)
-            return
-        if not self.server.knows_ranges:
-            wanted = None
-        start = int(re.findall(r"\d+", wanted)[0]) if wanted else 0
-        if start >= len(whole):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(whole)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(whole) - start))
-        self.send_header("Content-Type", self.server.content_type)
-        self.end_headers()
-        if body:
-            self.wfile.write(whole[start : self.server.cut_after])
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
+from tests.file_server import Handler, Server, serving
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

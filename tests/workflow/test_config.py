@@ -94,6 +94,85 @@ def test_voxceleb1_needs_a_copy_or_a_key(tmp_path: Path) -> None:
     assert "a-secret" not in output
 
 
+def test_published_models_need_no_training_and_no_data(tmp_path: Path) -> None:
+    config = load_config("knnvc-pretrained")
+    expected = {"fetch_model": 2, "import_vocoder": 1, "bundle": 1}
+    assert planned(tmp_path, config) == expected
+    for target in ("report", "vocoder", "eta", "conversion", "manifests"):
+        snakemake(tmp_path, config, target, "--dry-run")
+    assert not list(tmp_path.glob("res*"))
+    # The licence is no part of what is fetched.
+    output = snakemake(tmp_path, config, "--dry-run", "--printshellcmds")
+    (fetching,) = [line for line in output.splitlines() if "--name wavlm-large" in line]
+    assert "licence" not in fetching
+    without = changed(config, "bundle", ...)
+    assert planned(tmp_path, without) == {"fetch_model": 2, "import_vocoder": 1}
+
+
+PRETRAINED: list[tuple[str, Any, str]] = [
+    ("vocoder.knnvc.pretrained", "other", "vocoder.knnvc.pretrained = 'other': not in `models`"),
+    ("vocoder.knnvc.pretrained", "wavlm-large", "allowed: etaflow-vocoder, knnvc-hifigan"),
+    ("vocoder.knnvc.steps", 3, "'steps' was unexpected); allowed are: features, layer, pretrained"),
+    ("vocoder.knnvc.features", "cooked", "vocoder.knnvc.features = 'cooked': 'cooked' is not one"),
+    ("vocoder.knnvc.features", ..., "vocoder.knnvc: 'features' is a required property"),
+    ("models.knnvc-prematched.url", "http://example.org/g.pt", "does not match '^(https://"),
+    (
+        "models.knnvc-prematched.sha256",
+        "12",
+        "models.knnvc-prematched.sha256 = '12': '12' does not",
+    ),
+    ("models.knnvc-prematched.sha256", ..., "models.knnvc-prematched: 'sha256' is a required"),
+    ("bundle.vocoder", "other", "bundle.vocoder = 'other': not in `vocoder`, which has knnvc"),
+    ("bundle.eta", "other", "bundle.eta = 'other': not in `eta`, which has nothing"),
+    ("eta", {"a": {"corpus": "b"}}, "eta.a: 'ssl' is a required property"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), PRETRAINED)
+def test_a_wrong_key_of_published_models_is_named(
+    tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    config = changed(load_config("knnvc-pretrained"), key, value)
+    assert message in snakemake(tmp_path, config, "--dry-run", ok=False)
+
+
+def test_a_published_vocoder_is_scored_like_one_of_the_run(tmp_path: Path) -> None:
+    config = changed(load_config(), "sweep", ...)
+    trained = planned(tmp_path, config)
+    vocoder = load_config("knnvc-pretrained")["models"]["knnvc-prematched"]
+    config["models"]["published"] = vocoder
+    entry = {"pretrained": "published", "ssl": "wavlm-tiny", "layer": 3, "features": "prematched"}
+    config["vocoder"] = {"hifigan-tiny": entry}
+    jobs = planned(tmp_path, changed(config, "prematch", ...))
+    assert jobs.pop("import_vocoder") == 1
+    # Neither training nor its data, but one model more.
+    gone = {rule: n for rule, n in trained.items() if rule in ("train_vocoder", "plot_training")}
+    gone["prematch"] = trained["prematch"]
+    expected = {rule: n for rule, n in trained.items() if rule not in gone}
+    assert jobs == expected | {"fetch_model": expected["fetch_model"] + 1}
+    output = snakemake(tmp_path, config, "--dry-run", "--printshellcmds")
+    scored = [line for line in output.splitlines() if "--system knnvc " in line]
+    assert all("--model-dir" not in line for line in scored)
+    assert "resources/models/published/model.json" in scored[0].split("printf")[1]
+
+
+def test_conversion_without_an_eta_model(tmp_path: Path) -> None:
+    config = changed(changed(load_config(), "eta", ...), "conversion.eta", None)
+    for section in ("sweep", "probe"):
+        config = changed(config, section, ...)
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "systems.knnvc-eta.method = 'knn-eta' needs one" in output
+    systems = {"original": {"method": "original"}, "knnvc": {"method": "knn"}}
+    jobs = planned(tmp_path, changed(config, "conversion.systems", systems))
+    assert not {"fit_eta", "fit_pca", "plot_umap"} & set(jobs)
+    assert (jobs["convert"], jobs["bundle"], jobs["collect_metrics"]) == (4, 1, 1)
+
+
+def test_prematched_features_need_their_section(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, changed(load_config(), "prematch", ...), "--dry-run", ok=False)
+    assert "prematch: missing; vocoder.hifigan-tiny is trained on prematched features" in output
+
+
 @pytest.mark.parametrize("preset", ["config", "folder", "librispeech"])
 def test_presets_plan_without_a_network(tmp_path: Path, preset: str) -> None:
     config = load_config(preset)
