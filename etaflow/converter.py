@@ -19,6 +19,7 @@ from etaflow.ssl import SSLEncoder
 from etaflow.store import Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
+from etaflow.vocoder.generator import CHUNK_FRAMES
 from etaflow.voices import ConversionError, Method, Voice, mean_embedding, parse_method
 
 BUNDLE_FORMAT = "etaflow-bundle/1"
@@ -30,7 +31,6 @@ BUNDLE_FILES = (
 LOUDNESS = -16.0  # LUFS, of conversions, as in kNN-VC
 FIT_CHUNKS = 5  # of up to a minute, that maps of a long source are fitted on
 EMBEDDED_SECONDS = 60  # at a time
-VOCODED_FRAMES = 500  # at a time
 
 
 class VoiceConverter:
@@ -73,7 +73,8 @@ class VoiceConverter:
     ) -> "VoiceConverter":
         """Load the bundle that a run made.
 
-        One without an Eta model has no speaker encoder either, and converts by the methods without `-eta`.
+        One without an Eta model has no speaker encoder either, and converts by the methods without
+        `-eta`.
 
         Args:
             bundle: its folder (`results/{run}/bundle`); or, as text, the repository of the Hugging
@@ -182,28 +183,20 @@ class VoiceConverter:
 
     @torch.inference_mode()
     def _vocoded(self, chunks: Iterable[torch.Tensor], num_samples: int) -> Iterator[Waveform]:
-        """Blocks of the same, from chunks (T, D) that make up the source's frames.
-
-        The vocoder hears the frames around a block, too, so that no border can be heard.
-        """
+        """Blocks of the same, from chunks (T, D) that make up the source's frames."""
         device = next(self.vocoder.parameters()).device
-        hop, margin = self.vocoder.config.hop_length, self.vocoder.receptive_field
-        missing = self.ssl.num_frames(num_samples)
-        held = -(-num_samples // self.ssl.hop_length) - missing
         left = resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
-        known: list[torch.Tensor] = []
-        said = 0  # frames of `known` that are in blocks already
-        for chunk in (piece for part in chunks for piece in part.split(VOCODED_FRAMES)):
-            missing -= len(chunk)
-            known += [chunk.float().to(device)]
-            known += [chunk[-1:].float().to(device).expand(held, -1)] if missing == 0 else []
-            frames = torch.cat(known)
-            stop = len(frames) if missing == 0 else max(said, len(frames) - margin)
-            waveform = self.vocoder(frames[None])[0, 0, said * hop : stop * hop][:left]
+        held = -(-num_samples // self.ssl.hop_length) - self.ssl.num_frames(num_samples)
+
+        def pieces() -> Iterator[torch.Tensor]:
+            for chunk in chunks:
+                yield from chunk.float().to(device).split(CHUNK_FRAMES)
+            yield chunk[-1:].float().to(device).expand(held, -1)
+
+        for block in self.vocoder.stream(pieces()):
+            waveform = block[:left].cpu().numpy()
             left -= len(waveform)
-            yield np.asarray(waveform.cpu().numpy(), np.float32)
-            begin = max(0, stop - margin)
-            known, said = [frames[begin:]], stop - begin
+            yield waveform
 
     def stream(
         self,
@@ -228,11 +221,7 @@ class VoiceConverter:
         convert = voice.mapping(
             torch.cat(first), self.embed(source_wave) if asked.needs_eta else None
         )
-        mapped = (
-            convert(piece)
-            for chunk in chain(first, chunks)
-            for piece in chunk.split(VOCODED_FRAMES)
-        )
+        mapped = (convert(chunk) for chunk in chain(first, chunks))
         yield from self._vocoded(mapped, len(source_wave))
 
     def convert(

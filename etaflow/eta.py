@@ -15,6 +15,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from etaflow.atomic import atomic_file, write_json
+from etaflow.store import Embeddings, FeatureStore
 
 Array = npt.NDArray[np.float64]
 
@@ -256,3 +257,37 @@ class EtaModel:
             pca,
             json.loads((folder / "config.json").read_text(encoding="utf-8")),
         )
+
+
+class EtaFeatures(FeatureStore):
+    """Features read without each utterance's speaker component (equation 5).
+
+    The sums of the tables stay those of the features as they are stored.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], eta: EtaModel, embeddings: Embeddings) -> None:
+        """Open the shards.
+
+        Args:
+            paths: of the features.
+            eta: fitted on the same kind of features and embeddings.
+            embeddings: of all utterances of the shards.
+
+        Raises:
+            EtaError: the model was fitted on other features or embeddings.
+            StoreError: a shard cannot be read, or an utterance has no embedding.
+        """
+        super().__init__(paths)
+        facts = ("model", "revision", "layer", "normalize")
+        eta.check_features({name: getattr(self.meta, name) for name in facts})
+        eta.check_features({"encoder": embeddings.encoder})
+        self._eta = eta
+        rows = embeddings.rows(self.utterance_ids)
+        self._speakers = dict(zip(self.utterance_ids, rows, strict=True))
+
+    def read(
+        self, utterance_id: str, start: int = 0, stop: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Eta, frames `start` to `stop` of an utterance (T, D); see `FeatureStore.read`."""
+        features = super().read(utterance_id, start, stop)
+        return self._eta.remove_speaker(features, self._speakers[utterance_id])

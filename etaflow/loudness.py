@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from pyloudnorm import IIRfilter
+from pyloudnorm import IIRfilter  # type: ignore[import-untyped]
 from scipy.signal import lfilter
 
 from etaflow.audio import BLOCK, Waveform

@@ -140,9 +140,9 @@ def _with_targets(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     speakers = manifest.set_index("utterance_id")["speaker_id"]
     targets = []
     for line, names in enumerate(listed, start=2):
-        found = sorted({speakers[name] for name in names})
+        found = sorted({str(speakers[name]) for name in names})
         if "target_speaker" in pairs:
-            found = sorted({*found, pairs["target_speaker"].iloc[line - 2]})
+            found = sorted({*found, str(pairs["target_speaker"].iloc[line - 2])})
         if len(found) != 1:
             raise PairError(
                 f"line {line}: references of {len(found)} speakers ({_names(found)}), or of "

@@ -28,11 +28,18 @@ class _Lines(io.TextIOBase):
         self.stream.flush()
 
 
-def bar(total: int | None, description: str, unit: str, initial: int = 0) -> tqdm:
+def bar(
+    total: int | None, description: str, unit: str, initial: int = 0, disable: bool = False
+) -> tqdm:
     """A tqdm bar on stderr: redrawn on a terminal, a line every five seconds elsewhere."""
     if sys.stderr.isatty():
         return tqdm(
-            total=total, desc=description, unit=f" {unit}", initial=initial, dynamic_ncols=True
+            total=total,
+            desc=description,
+            unit=f" {unit}",
+            initial=initial,
+            disable=disable,
+            dynamic_ncols=True,
         )
     # Without a terminal tqdm would write thousands of updates to the log.
     return tqdm(
@@ -40,6 +47,7 @@ def bar(total: int | None, description: str, unit: str, initial: int = 0) -> tqd
         desc=description,
         unit=f" {unit}",
         initial=initial,
+        disable=disable,
         file=_Lines(sys.stderr),
         mininterval=5.0,
         ncols=100,

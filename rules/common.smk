@@ -62,6 +62,9 @@ def dangling_references(config):
             yield from check(f"{section}.{name}.ssl", entry["ssl"], "ssl")
     for name, entry in config["eta"].items():
         yield from check(f"eta.{name}.encoder", entry["encoder"], "models")
+    for name, entry in config["vocoder"].items():
+        if "eta" in entry:
+            yield from check(f"vocoder.{name}.eta", entry["eta"], "eta")
     if "sweep" in config:
         yield from check("sweep.eta", config["sweep"]["eta"], "eta")
         for encoder in config["sweep"].get("encoder", []):
@@ -132,12 +135,26 @@ def misfits(config):
         if "pretrained" in entry:
             yield from kind(f"vocoder.{name}.pretrained", entry["pretrained"], VOCODERS)
             continue
-        if "prematch" not in config and is_prematched(entry):
+        if "prematch" not in config and entry["features"] == "prematched":
             yield f"prematch: missing; vocoder.{name} is trained on prematched features"
+        if (entry["features"] == "eta") != ("eta" in entry):
+            yield (
+                f"vocoder.{name}: `features: eta` goes with `eta: NAME`, the entry of `eta` that "
+                f"takes the speaker out of them; features is {entry['features']!r}"
+            )
+        for key in ("ssl", "layer") if "eta" in entry else ():
+            if entry[key] != config["eta"][entry["eta"]][key]:
+                yield (
+                    f"vocoder.{name}.eta = {entry['eta']!r}: {key} is "
+                    f"{config['eta'][entry['eta']][key]!r}, that of the vocoder is {entry[key]!r}"
+                )
         sizes, place = entry["generator"], f"vocoder.{name}.generator"
-        hop = math.prod(sizes["upsample_factors"])
-        if hop != 320:
-            yield f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, not 320"
+        hop, rate = math.prod(sizes["upsample_factors"]), sizes.get("sample_rate", 16000)
+        if hop * 50 != rate:
+            yield (
+                f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, "
+                f"not {rate // 50}, the samples of a frame of 20 ms at {rate} Hz"
+            )
         for one, other in (
             ("upsample_factors", "upsample_kernels"),
             ("resblock_kernels", "resblock_dilations"),
@@ -321,6 +338,18 @@ RESULTS = f"results/{config['run']}"
 LOGS = f"logs/{config['run']}"
 BENCHMARKS = f"benchmarks/{config['run']}"
 
+# What a training is followed by. Named in the text of a rule's shell command and in none of its
+# params: to follow it elsewhere is no reason to train again.
+TRACKER = config.get("tracker", "tensorboard") or "none"
+
+# Starts a training, in a process a GPU. Chosen by the shell and not in params: another number of
+# GPUs is no reason to train again either.
+LAUNCH = (
+    "launch=python; [ {resources.gpu} -lt 2 ] || launch='accelerate launch --multi_gpu"
+    " --num_processes {resources.gpu} --num_machines 1 --main_process_port 0"
+    " --mixed_precision no --dynamo_backend no'; $launch"
+)
+
 
 def shards(corpus):
     return shard_names(config["corpora"][corpus]["shards"])
@@ -335,11 +364,6 @@ def shard_files(stage, corpus, ssl, layer):
     """All shards of `features` or `prematch`."""
     folder = f"{RESULTS}/{stage}/{corpus}/{ssl}-l{layer}"
     return [f"{folder}/{shard}.h5" for shard in shards(corpus)]
-
-
-def is_prematched(entry):
-    """Whether a vocoder that is trained hears prematched features."""
-    return bool(entry.get("prematched")) or entry.get("features") == "prematched"
 
 
 def vocoders(pretrained):
@@ -393,10 +417,29 @@ def features_of(section):
 
     def files(wildcards):
         entry = entry_of(section, wildcards)
-        stage = "prematch" if is_prematched(entry) else "features"
+        stage = "prematch" if entry.get("features") == "prematched" else "features"
         return shard_files(stage, entry["corpus"], entry["ssl"], entry["layer"])
 
     return files
+
+
+def eta_of_vocoder(wildcards):
+    """The Eta model and the embeddings that a vocoder's features are freed of the speaker by."""
+    entry = entry_of("vocoder", wildcards)
+    if entry["features"] != "eta":
+        return {}
+    return {
+        "eta": f"{RESULTS}/eta/{entry['eta']}/eta.safetensors",
+        "eta_config": f"{RESULTS}/eta/{entry['eta']}/config.json",
+        "embeddings": embeddings(entry["corpus"], config["eta"][entry["eta"]]["encoder"]),
+    }
+
+
+def eta_options(wildcards, input):
+    """The same as options of a script."""
+    if "eta" not in input.keys():
+        return ""
+    return f"--eta {os.path.dirname(input.eta)} --embeddings {input.embeddings}"
 
 
 def recordings_of(section):

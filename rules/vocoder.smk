@@ -40,8 +40,9 @@ rule prematch:
 
 
 rule train_vocoder:
-    """Train a HiFi-GAN on raw or prematched features; resumes where it was stopped."""
+    """Train a HiFi-GAN on raw, prematched or η features; resumes where it was stopped."""
     input:
+        unpack(eta_of_vocoder),
         code=source("train_vocoder"),
         manifest=recordings_of("vocoder"),
         model=ssl_model_of("vocoder"),
@@ -69,10 +70,13 @@ rule train_vocoder:
         config=subtree("vocoder.{vocoder}"),
         folder=f"{RESULTS}/vocoder/{{vocoder}}",
         work=f"{RESULTS}/work/train_vocoder/{{vocoder}}",
+        eta=eta_options,
     shell:
-        "python {input.code[0]:q} {input.features} --config {params.config:q}"
-        " --manifest {input.manifest} --model {input.model} --output-dir {params.folder}"
-        " --working-dir {params.work} --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"
+        f"{LAUNCH} {{input.code[0]:q}} {{input.features}}"
+        " --config {params.config:q} --manifest {input.manifest} --model {input.model}"
+        " --output-dir {params.folder} --working-dir {params.work} {params.eta} --tracker {TRACKER}"
+        f" --tracker-dir {LOGS}/tensorboard/train_vocoder/{{wildcards.vocoder}}"
+        " --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"
 
 
 rule import_vocoder:

@@ -1,6 +1,8 @@
 """Train a HiFi-GAN vocoder on the features of a corpus."""
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +12,15 @@ import typer
 
 import etaflow
 from etaflow.atomic import atomic_directory
+from etaflow.eta import EtaFeatures, EtaModel
 from etaflow.manifest import read_manifest
 from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
-from etaflow.store import FeatureStore
-from etaflow.training import train, write_history
-from etaflow.vocoder import Generator, GeneratorConfig
+from etaflow.store import Embeddings, FeatureStore
+from etaflow.training import Settings, train, write_history
+from etaflow.vocoder import Generator, GeneratorConfig, VocoderError
 from etaflow.vocoder.discriminator import DiscriminatorConfig
-from etaflow.vocoder.segments import Waveforms, hold_out
+from etaflow.vocoder.segments import Waveforms, full_band, hold_out
 from etaflow.vocoder.task import VocoderTask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,9 +34,9 @@ def main(
     config: Annotated[
         str,
         typer.Option(
-            help="JSON: {generator, discriminator, segment_frames, batch_size, steps, "
-            "learning_rate, lr_decay, adversarial_from, validate_every, validation_utterances, "
-            "seed}"
+            help="JSON: {features, eta, generator, discriminator, segment_frames, batch_size, "
+            "steps, learning_rate, lr_decay, adversarial_from, precision, ema, clip_norm, "
+            "validate_every, validation_utterances, checkpoints, seed}"
         ),
     ],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
@@ -42,32 +45,61 @@ def main(
     ],
     working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
     model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
-    gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
+    eta: Annotated[
+        Path | None, typer.Option(help="folder of the Eta model, for features: eta")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="HDF5 of the corpus's speaker embeddings, for --eta")
+    ] = None,
+    tracker: Annotated[
+        str, typer.Option(help="tensorboard, wandb or comet_ml, to follow the training by; or none")
+    ] = "none",
+    tracker_dir: Annotated[
+        Path | None, typer.Option(help="the tracker's local files, needed with one")
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(help="GPUs given to this job; more than one by `accelerate launch`")
+    ] = 0,
     threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
 ) -> None:
     """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
     settings = json.loads(config)
+    if (settings["features"] == "eta") != bool(eta and embeddings):
+        raise typer.BadParameter("features: eta goes with --eta and --embeddings, and no other")
+    if tracker != "none" and tracker_dir is None:
+        raise typer.BadParameter("--tracker needs --tracker-dir")
     info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
-    store = FeatureStore(features)
-    known = set(store.utterance_ids)
-    paths = {
-        name: path
-        for name, path in zip(table["utterance_id"], table["path"], strict=True)
-        if name in known
-    }
+    store = (
+        EtaFeatures(features, EtaModel.from_pretrained(eta), Embeddings.read(embeddings))
+        if eta and embeddings
+        else FeatureStore(features)
+    )
+    sizes = GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
+    table = table[table["utterance_id"].isin(store.utterance_ids)].set_index("utterance_id")
+    usable, narrow = full_band(table["sample_rate"].to_dict(), sizes.sample_rate)
+    if narrow:
+        named = ", ".join(narrow[:5]) + (", …" if len(narrow) > 5 else "")
+        typer.echo(
+            f"left out: {len(narrow)} of {len(table)} utterances, recorded at less than the "
+            f"generator's {sizes.sample_rate} Hz ({named})",
+            err=True,
+        )
+    if not usable:
+        raise VocoderError(
+            f"{manifest}: no training utterance is recorded at {sizes.sample_rate} Hz or more; "
+            "choose a lower generator.sample_rate, or a corpus of a higher rate"
+        )
     train_ids, validation_ids = hold_out(
-        sorted(paths), settings["validation_utterances"], settings["seed"]
+        sorted(usable), settings["validation_utterances"], settings["seed"]
     )
     torch.manual_seed(settings["seed"])
-    generator = Generator(
-        GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
-    )
+    generator = Generator(sizes)
     task = VocoderTask(
         generator,
         DiscriminatorConfig(**settings["discriminator"]),
         store,
-        Waveforms(paths),
+        Waveforms(table["path"].to_dict(), sizes.sample_rate),
         train_ids,
         validation_ids,
         segment_frames=settings["segment_frames"],
@@ -76,27 +108,53 @@ def main(
         lr_decay=settings["lr_decay"],
         adversarial_from=settings["adversarial_from"],
     )
+    padded = task.dataset.num_padded
+    if padded and os.environ.get("RANK", "0") == "0":  # said by one of several processes
+        typer.echo(
+            f"{padded} of {len(task.dataset)} training utterances are shorter than a segment of "
+            f"{settings['segment_frames']} frames and are padded",
+            err=True,
+        )
     package = Path(etaflow.__path__[0])
     code = source_files(__file__, package)
-    key = fingerprint(config, manifest, model, *features, *code)
+    models = [eta / "eta.safetensors", embeddings] if eta and embeddings else []
+    key = fingerprint(config, manifest, model, *features, *models, *code)
+    checkpoints = settings["checkpoints"]
     history = train(
         task,
-        steps=settings["steps"],
-        seed=settings["seed"],
+        Settings(
+            steps=settings["steps"],
+            seed=settings["seed"],
+            validate_every=settings["validate_every"],
+            select="mel_distance",
+            checkpoint_every=checkpoints["every"],
+            checkpoints_kept=checkpoints["keep"],
+            precision=settings["precision"],
+            ema=settings["ema"],
+            clip_norm=settings["clip_norm"],
+        ),
         working_dir=working_dir,
         fingerprint=key,
-        validate_every=settings["validate_every"],
-        checkpoint_every=settings["validate_every"],
-        select="mel_distance",
+        tracker=None if tracker == "none" else tracker,
+        tracker_dir=tracker_dir,
         gpus=gpus,
-        # On a GPU the other cores prepare batches; on the CPU all of them compute.
-        workers=threads - 1 if gpus else 0,
+        # On GPUs the other cores prepare batches; on the CPU all of them compute.
+        workers=max(0, threads // gpus - 1) if gpus else 0,
     )
+    if history is None:
+        return
     kept, _ = min(
         ((step, value) for step, name, value in history if name == "valid/mel_distance"),
         key=lambda row: row[1],
     )
     typer.echo(f"kept the weights of step {kept} of {settings['steps']}", err=True)
+    origin = {}
+    if eta:
+        weights = (eta / "eta.safetensors").read_bytes()
+        origin = {
+            "eta": settings["eta"],
+            "eta_digest": hashlib.blake2b(weights, digest_size=8).hexdigest(),
+        }
     with atomic_directory(output_dir) as part:
         generator.save_pretrained(
             part,
@@ -106,6 +164,8 @@ def main(
             normalize=store.meta.normalize,
             weights=info.weights,
             step=kept,
+            features=settings["features"],
+            **origin,
         )
         write_history(history, part / "metrics.tsv")
     shutil.rmtree(working_dir)

@@ -78,7 +78,9 @@ def run_protocol(settings: Mapping[str, Any], metrics: pd.DataFrame) -> Protocol
         targets=f"{int(rates['n'].max())}" if len(rates) else NOT_STATED,
         conversions=f"{int(made['n'].max())}" if len(made) else NOT_STATED,
         trials="all pairs of a target's recordings; each conversion with all of them",
-        reference="as the table of pairs lists it" if listed else ALL_SPEECH,
+        reference="as the table of pairs lists it"
+        if listed
+        else f"{ALL_SPEECH}, without silence at its ends",
         intervals=f"bootstrap over sources or targets, {settings['bootstrap_rounds']} rounds",
     )
 

@@ -1,8 +1,8 @@
 """The HiFi-GAN generator of kNN-VC (arXiv 2010.05646, 2305.18975)."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
-from math import prod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,73 +10,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from etaflow.atomic import atomic_file, write_json
+from etaflow.vocoder import layers
+from etaflow.vocoder.config import GeneratorConfig, VocoderError
+from etaflow.vocoder.weights import fold_weight_norm, misfits, read_checkpoint, upstream_name
 
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"
-
-
-class VocoderError(ValueError):
-    """A vocoder's configuration or folder that cannot be used."""
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """The size of a generator; the defaults are kNN-VC's (with `feature_dim=1024`).
-
-    Attributes:
-        feature_dim: D, the width of the features.
-        hidden_dim: width after the first, linear layer.
-        upsample_channels: channels before upsampling; each stage halves them.
-        upsample_factors: their product is the hop length in samples.
-        upsample_kernels: a kernel a stage; kernel minus factor must be even.
-        resblock_kernels: odd kernels of the residual blocks that each stage averages.
-        resblock_dilations: a tuple for each kernel: three dilations (HiFi-GAN's ResBlock1), or
-            two (its lighter ResBlock2), the same number for all.
-        sample_rate: of the waveform, Hz.
-    """
-
-    feature_dim: int
-    hidden_dim: int = 512
-    upsample_channels: int = 512
-    upsample_factors: tuple[int, ...] = (10, 8, 2, 2)
-    upsample_kernels: tuple[int, ...] = (20, 16, 4, 4)
-    resblock_kernels: tuple[int, ...] = (3, 7, 11)
-    resblock_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
-    sample_rate: int = 16_000
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "GeneratorConfig":
-        """Build from JSON values (lists become tuples); unknown or missing keys raise."""
-        known = {field.name for field in fields(cls)}
-        required = {field.name for field in fields(cls) if field.default is MISSING}
-        if unknown := sorted(values.keys() - known):
-            raise VocoderError(f"generator: unknown key(s) {', '.join(unknown)}")
-        if missing := sorted(required - values.keys()):
-            raise VocoderError(f"generator: missing key(s) {', '.join(missing)}")
-        return cls(**{name: _tuples(value) for name, value in values.items()})
-
-    def __post_init__(self) -> None:
-        pairs = list(zip(self.upsample_factors, self.upsample_kernels, strict=False))
-        depths = {len(dilations) for dilations in self.resblock_dilations}
-        stages = len(self.upsample_factors)
-        if len(self.upsample_kernels) != stages or any(k < u or (k - u) % 2 for u, k in pairs):
-            raise VocoderError("generator: one upsample kernel a factor, larger by an even number")
-        if len(self.resblock_dilations) != len(self.resblock_kernels) or len(depths) != 1:
-            raise VocoderError("generator: one tuple of dilations a resblock kernel, of one length")
-        if not depths <= {2, 3} or any(kernel % 2 == 0 for kernel in self.resblock_kernels):
-            raise VocoderError("generator: resblocks have odd kernels and two or three dilations")
-        if self.upsample_channels % 2**stages:
-            raise VocoderError(f"generator: upsample_channels must be a multiple of {2**stages}")
-
-    @property
-    def hop_length(self) -> int:
-        """Samples a frame."""
-        return prod(self.upsample_factors)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+CHUNK_FRAMES = 500  # ten seconds; at kNN-VC's size a signal of one layer then takes 20 MB
 
 
 class Generator(nn.Module):
@@ -90,10 +32,11 @@ class Generator(nn.Module):
     Attributes:
         config: the size.
         trained_on: what it was trained on (model, layer, normalize, weights, step); empty before
-            training.
+            training, and of a checkpoint of kNN-VC's, which does not say.
     """
 
     def __init__(self, config: GeneratorConfig, trained_on: dict[str, Any] | None = None) -> None:
+        """Draw the weights of a generator to train, with weight norm."""
         # Imported here: who only asks for a mel distance need not wait for SpeechBrain.
         from speechbrain.lobes.models.HifiGAN import HifiganGenerator
         from speechbrain.nnet.CNN import Conv1d
@@ -111,16 +54,74 @@ class Generator(nn.Module):
             upsample_initial_channel=config.upsample_channels,
             upsample_factors=config.upsample_factors,
         )
-        for module in self.hifigan.modules():
+        self.hifigan.remove_weight_norm()
+        for module in self._convolutions():
             if isinstance(module, Conv1d):
                 # SpeechBrain pads by reflection, which kNN-VC does not and a one-frame input
-                # does not survive.
-                module.padding_mode = "constant"
+                # does not survive; ours pad with zeros themselves.
+                module.padding, module.conv = "valid", layers.Conv(module.conv)
+            else:
+                module.conv = layers.ConvTranspose(module.conv)
+        self.add_weight_norm()
+
+    def _convolutions(self) -> list[Any]:
+        """SpeechBrain's wrappers; the layer is their `conv`."""
+        return [module for module in self.hifigan.modules() if hasattr(module, "conv")]
+
+    def add_weight_norm(self) -> "Generator":
+        """Put every convolution under weight norm, to train on; the waveforms stay the same."""
+        for module in self._convolutions():
+            weight_norm(module.conv)
+        return self
+
+    def remove_weight_norm(self) -> "Generator":
+        """Fold the magnitudes of weight norm into the weights; the waveforms stay the same."""
+        self.hifigan.remove_weight_norm()
+        for module in self._convolutions():
+            # Weight norm leaves weights in PyTorch's order of memory.
+            module.conv.weight = nn.Parameter(layers.frames_first(module.conv.weight.detach()))
+        return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Synthesise (B, T, D) to (B, 1, hop_length T)."""
+        """Synthesise (B, T, D) to (B, 1, hop_length T); memory grows with T."""
         waveform: torch.Tensor = self.hifigan(self.lin_pre(features).transpose(1, 2))
         return waveform
+
+    def stream(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Synthesise features (t, D) as they come; the pieces join to what `forward` makes of all.
+
+        A piece (hop_length n,) follows each chunk as soon as it can: the last
+        `config.receptive_field` frames wait for those that they depend on. A chunk of t frames
+        takes the time and memory of t + 2 receptive_field.
+        """
+        context = self.config.receptive_field
+        seen: torch.Tensor | None = None
+        made = 0  # frames of `seen` whose samples are out
+        for chunk in chunks:
+            seen = chunk if seen is None else torch.cat([seen, chunk])
+            ready = len(seen) - context
+            if ready > made:
+                yield self._piece(seen, made, ready)
+                kept = max(0, ready - context)
+                seen, made = seen[kept:], ready - kept
+        if seen is not None and len(seen) > made:
+            yield self._piece(seen, made, len(seen))
+
+    def _piece(self, features: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        hop = self.config.hop_length
+        return self(features[None])[0, 0, start * hop : stop * hop]
+
+    def synthesise(self, features: torch.Tensor, chunk_frames: int = CHUNK_FRAMES) -> torch.Tensor:
+        """Synthesise features (T, D) of any length T > 0 to (hop_length T,), without gradients.
+
+        Equals `forward` of the whole; the memory needed beside the waveform does not depend on T.
+
+        Args:
+            features: on the generator's device.
+            chunk_frames: frames synthesised at a time, besides their context.
+        """
+        with torch.inference_mode():
+            return torch.cat(list(self.stream(features.split(chunk_frames))))
 
     def num_parameters(self) -> int:
         """Weights and biases, without the magnitudes that weight norm keeps beside them."""
@@ -133,25 +134,37 @@ class Generator(nn.Module):
     def save_pretrained(self, directory: str | Path, **facts: str | int | float | bool) -> None:
         """Write `generator.safetensors` and `config.json`, each whole or not at all.
 
+        Weights are written as at inference, without weight norm.
+
         Args:
             directory: made if it is not there.
             **facts: become `trained_on`; without any, `trained_on` stays as it is.
         """
         self.trained_on = dict(facts) or self.trained_on
-        weights = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        state = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        weights = {name: value.contiguous() for name, value in fold_weight_norm(state).items()}
         with atomic_file(Path(directory) / WEIGHTS) as part:
-            save_file({name: value.contiguous() for name, value in weights.items()}, part)
+            save_file(weights, part)
         config = {"generator": asdict(self.config), "trained_on": self.trained_on}
         write_json(Path(directory) / CONFIG, config)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Generator":
-        """Read what `save_pretrained` wrote, on the CPU, in evaluation mode.
+        """Read a vocoder, on the CPU, in evaluation mode and without weight norm.
+
+        To train it on, call `add_weight_norm().train()`.
+
+        Args:
+            source: a folder that `save_pretrained` wrote; or a file, a checkpoint of kNN-VC's
+                generator (`g_*.pt`, `prematch_g_*.pt`; see `etaflow.vocoder.weights`).
 
         Raises:
             VocoderError: a file is missing or unreadable, or keys or weights are unknown, missing
                 or of another shape.
         """
+        if Path(source).is_file():
+            config, weights = read_checkpoint(source)
+            return cls(config)._load(weights, source, upstream_name)
         path = Path(source) / CONFIG
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -161,8 +174,19 @@ class Generator(nn.Module):
         if not isinstance(values, dict) or values.keys() != {"generator", "trained_on"}:
             raise VocoderError(f"{path}: must have the keys generator and trained_on, no others")
         generator = cls(GeneratorConfig.from_dict(values["generator"]), values["trained_on"])
-        try:
-            generator.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            raise VocoderError(f"{Path(source) / WEIGHTS}: {error}") from error
-        return generator.eval()
+        return generator._load(weights, Path(source) / WEIGHTS)
+
+    def _load(
+        self,
+        weights: dict[str, torch.Tensor],
+        source: str | Path,
+        name_of: Callable[[str], str] = str,
+    ) -> "Generator":
+        """Take the weights of `source`, in which `name_of` tells the names of ours."""
+        expected = {name_of(name): name for name in self.remove_weight_norm().state_dict()}
+        shapes = {theirs: self.state_dict()[ours].shape for theirs, ours in expected.items()}
+        found = fold_weight_norm(weights)
+        if wrong := misfits(found, shapes):
+            raise VocoderError(f"{source}: the weights do not fit: {'; '.join(wrong)}")
+        self.load_state_dict({expected[name]: value for name, value in found.items()})
+        return self.eval()

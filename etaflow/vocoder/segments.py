@@ -8,20 +8,26 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from etaflow.audio import Waveform, read_audio
+from etaflow.audio import SAMPLE_RATE, Waveform, read_audio
 from etaflow.store import FeatureStore
 
 CACHE_BYTES = 1 << 30  # 4.7 hours of 16 kHz float32, a process
 
 
 class Waveforms:
-    """Waveforms of utterances at 16 kHz, kept in memory until `cache_bytes` are full.
+    """Waveforms of utterances at one rate, kept in memory until `cache_bytes` are full.
 
     Nothing is thrown out of a full cache: in a shuffled epoch the oldest is as likely to be asked
     for as any.
     """
 
-    def __init__(self, paths: Mapping[str, str | Path], cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        paths: Mapping[str, str | Path],
+        sample_rate: int = SAMPLE_RATE,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.sample_rate = sample_rate
         self._paths, self._room = paths, cache_bytes
         self._cache: dict[str, Waveform] = {}
 
@@ -29,7 +35,7 @@ class Waveforms:
         """The whole waveform (T,) of an utterance."""
         if utterance_id in self._cache:
             return self._cache[utterance_id]
-        waveform = read_audio(self._paths[utterance_id])
+        waveform = read_audio(self._paths[utterance_id], self.sample_rate)
         if waveform.nbytes <= self._room:
             self._cache[utterance_id] = waveform
             self._room -= waveform.nbytes
@@ -38,6 +44,8 @@ class Waveforms:
 
 class Segments(Dataset[dict[str, Any]]):
     """Segments of `num_frames` frames; frame i goes with samples [hop i, hop i + hop).
+
+    The hop is that of the features, in samples at the rate of the waveforms.
 
     Where a segment starts is a pure function of what is asked for, so that a resumed training sees
     the segments that an uninterrupted one would have seen. Utterances shorter than a segment are
@@ -55,10 +63,16 @@ class Segments(Dataset[dict[str, Any]]):
         lengths = dict(zip(store.utterance_ids, store.num_frames, strict=True))
         self._store, self._waveforms, self._ids = store, waveforms, list(utterance_ids)
         self._lengths = [int(lengths[name]) for name in self._ids]
-        self._num_frames, self._hop = num_frames, store.meta.hop_length
+        self._num_frames = num_frames
+        self._hop = store.meta.hop_length * waveforms.sample_rate // store.meta.sample_rate
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def num_padded(self) -> int:
+        """Utterances that are shorter than a segment."""
+        return sum(length < self._num_frames for length in self._lengths)
 
     def __getitem__(self, draw: tuple[int, Sequence[int]]) -> dict[str, Any]:
         """Cut a segment.
@@ -67,7 +81,8 @@ class Segments(Dataset[dict[str, Any]]):
             draw: the number of the utterance, and the seed that places the segment.
 
         Returns:
-            `utterance_id`, `features` (num_frames, D) and `waveform` (hop num_frames,), float32.
+            `utterance_id`, `features` (num_frames, D) and `waveform` (hop num_frames,), float32,
+            and `num_samples`, how many of the waveform are not padding.
         """
         index, seed = draw
         name, count = self._ids[index], self._num_frames
@@ -75,11 +90,22 @@ class Segments(Dataset[dict[str, Any]]):
         features = torch.from_numpy(self._store.read(name, start, start + count))
         first, size = start * self._hop, count * self._hop
         waveform = torch.from_numpy(self._waveforms.read(name)[first : first + size].copy())
+        spoken = min(len(waveform), len(features) * self._hop)
         return {
             "utterance_id": name,
             "features": torch.nn.functional.pad(features, (0, 0, 0, count - len(features))),
-            "waveform": torch.nn.functional.pad(waveform, (0, size - len(waveform))),
+            "waveform": torch.nn.functional.pad(waveform[:spoken], (0, size - spoken)),
+            "num_samples": spoken,
         }
+
+
+def full_band(sample_rates: Mapping[str, int], sample_rate: int) -> tuple[list[str], list[str]]:
+    """Utterances recorded at `sample_rate` or above, and the others.
+
+    Resampled to it, the others have nothing above half their own rate, and would teach that.
+    """
+    kept = [name for name, rate in sample_rates.items() if rate >= sample_rate]
+    return kept, [name for name, rate in sample_rates.items() if rate < sample_rate]
 
 
 def hold_out(utterance_ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """Training a generator against discriminators: what `etaflow.training.train` is given."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from etaflow.vocoder.segments import Segments, Waveforms
 
 MEL_WEIGHT, MATCHING_WEIGHT = 45.0, 2.0
 VALIDATION_SECONDS = 10
+LISTENED = 3  # validation utterances to listen to
 
 
 def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> torch.Tensor:
@@ -37,6 +39,15 @@ def matching_loss(real: list[Judgement], fake: list[Judgement]) -> torch.Tensor:
             for real_map, fake_map in zip(real_maps, fake_maps, strict=True)
         ]
     ).sum()
+
+
+def split_judgements(judged: list[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
+    """The judgements of both halves of a batch."""
+    halves = [(score.chunk(2), [each.chunk(2) for each in maps]) for score, maps in judged]
+    first, second = (
+        [(score[half], [each[half] for each in maps]) for score, maps in halves] for half in (0, 1)
+    )
+    return first, second
 
 
 class VocoderTask:
@@ -68,13 +79,13 @@ class VocoderTask:
             generator: trained in place.
             discriminator: the size of the discriminators; their weights are drawn from PyTorch's
                 global generator.
-            store: the features that the generator reads, raw or prematched.
+            store: the features that the generator reads, of whatever kind.
             waveforms: what it shall say, at the generator's sampling rate.
             train_ids: utterances to train on, at least one.
             validation_ids: utterances to measure `mel_distance` on, at least one, none of
                 `train_ids`.
             segment_frames: frames a segment.
-            batch_size: segments a batch.
+            batch_size: segments a batch, over all processes.
             learning_rate: of AdamW, betas (0.8, 0.99), for both.
             lr_decay: factor on the learning rate after each epoch.
             adversarial_from: step at which the discriminators join.
@@ -83,11 +94,15 @@ class VocoderTask:
             VocoderError: no or shared utterances, or a store that does not fit the generator.
         """
         config = generator.config
-        asked = (config.feature_dim, config.hop_length, config.sample_rate)
-        given = (store.dim, store.meta.hop_length, store.meta.sample_rate)
+        asked = (config.feature_dim, config.sample_rate / config.hop_length)
+        given = (store.dim, store.meta.sample_rate / store.meta.hop_length)
         if asked != given:
             raise VocoderError(
-                f"features of (dim, hop length, sample rate) {given} for a generator of {asked}"
+                f"features of (dim, frames a second) {given} for a generator of {asked}"
+            )
+        if waveforms.sample_rate != config.sample_rate:
+            raise VocoderError(
+                f"waveforms at {waveforms.sample_rate} Hz for a generator at {config.sample_rate}"
             )
         if not train_ids or not validation_ids or set(train_ids) & set(validation_ids):
             raise VocoderError(
@@ -103,13 +118,16 @@ class VocoderTask:
             for name, module in self.modules.items()
         }
         self.dataset = Segments(store, waveforms, train_ids, segment_frames)
-        self.batch_size = batch_size
+        self.batch_size, self.sample_rate = batch_size, config.sample_rate
+        self._longest = VALIDATION_SECONDS * config.sample_rate // config.hop_length
         self._store, self._waveforms = store, waveforms
+        self._hop_length = config.hop_length
+        self._log_mel = partial(log_mel, sample_rate=config.sample_rate)
         self._validation_ids = list(validation_ids)
         self._rate, self._decay, self._adversarial_from = learning_rate, lr_decay, adversarial_from
 
     def training_step(
-        self, batch: dict[str, Any], step: int, accelerator: Any
+        self, batch: dict[str, Any], step: int, trainer: Any
     ) -> dict[str, torch.Tensor]:
         """One update of the discriminators, then one of the generator."""
         rate = self._rate * self._decay ** (step * self.batch_size // len(self.dataset))
@@ -117,48 +135,63 @@ class VocoderTask:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         real = batch["waveform"].unsqueeze(1)
-        fake = self.modules["generator"](batch["features"])
-        mel = F.l1_loss(log_mel(fake.squeeze(1)), log_mel(batch["waveform"]))
+        # Padding is as silent in what was generated as in the recording: nothing is learnt of it.
+        places = torch.arange(real.shape[2], device=real.device)
+        padding = places >= batch["num_samples"][:, None, None]
+        fake = self.modules["generator"](batch["features"]).masked_fill(padding, 0)
+        mel = F.l1_loss(self._log_mel(fake.squeeze(1)), self._log_mel(batch["waveform"]))
         losses = {"mel_loss": mel}
         total = MEL_WEIGHT * mel
         if step >= self._adversarial_from:
-            losses["discriminator_loss"] = self._update_discriminator(real, fake, accelerator)
-            discriminator = self.modules["discriminator"].requires_grad_(False)
+            losses["discriminator_loss"] = self._update_discriminator(real, fake, trainer)
+            discriminator = trainer.plain("discriminator").requires_grad_(False)
             with torch.no_grad():
                 judged_real = discriminator(real)
             judged_fake = discriminator(fake)
             losses["adversarial_loss"] = adversarial_loss(judged_fake)
             losses["matching_loss"] = matching_loss(judged_real, judged_fake)
             total = total + losses["adversarial_loss"] + MATCHING_WEIGHT * losses["matching_loss"]
-        self.optimizers["generator"].zero_grad()
-        accelerator.backward(total)
-        self.optimizers["generator"].step()
+        trainer.update("generator", total)
         return losses
 
     def _update_discriminator(
-        self, real: torch.Tensor, fake: torch.Tensor, accelerator: Any
+        self, real: torch.Tensor, fake: torch.Tensor, trainer: Any
     ) -> torch.Tensor:
         discriminator = self.modules["discriminator"].requires_grad_(True)
-        loss = discriminator_loss(discriminator(real), discriminator(fake.detach()))
-        self.optimizers["discriminator"].zero_grad()
-        accelerator.backward(loss)
-        self.optimizers["discriminator"].step()
+        # One call: the wrapper of several processes expects as many backward passes as calls.
+        judged = discriminator(torch.cat([real, fake.detach()]))
+        loss = discriminator_loss(*split_judgements(judged))
+        trainer.update("discriminator", loss)
         return loss
 
-    def validate(self, device: torch.device) -> dict[str, float]:
+    def validate(
+        self, model: nn.Module, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         """`mel_distance`: mean absolute log-mel difference, averaged over held-out utterances.
 
-        Utterances are synthesised whole, up to their first ten seconds.
+        Utterances are synthesised whole, up to their first ten seconds; the first few are given
+        to listen to.
         """
-        generator = self.modules["generator"]
-        hop = self._store.meta.hop_length
-        longest = VALIDATION_SECONDS * self._store.meta.sample_rate // hop
-        distances = []
+        distances, sounds = [], dict[str, torch.Tensor]()
         for name in self._validation_ids:
-            features = torch.from_numpy(self._store.read(name, 0, longest)).to(device)
-            size = len(features) * hop
-            waveform = torch.from_numpy(self._waveforms.read(name)[:size]).to(device)
-            waveform = F.pad(waveform, (0, size - len(waveform)))
-            synthesis = generator(features[None])[:, 0]
-            distances.append((log_mel(synthesis) - log_mel(waveform[None])).abs().mean())
-        return {"mel_distance": float(torch.stack(distances).mean())}
+            features = torch.from_numpy(self._store.read(name, 0, self._longest)).to(device)
+            waveform = self._recording(name).to(device)
+            synthesis = model(features[None])[:, 0]
+            difference = self._log_mel(synthesis) - self._log_mel(waveform[None])
+            distances.append(difference.abs().mean())
+            if len(sounds) < LISTENED:
+                sounds[f"synthesis/{name}"] = synthesis[0]
+        return {"mel_distance": float(torch.stack(distances).mean())}, sounds
+
+    def recordings(self) -> dict[str, torch.Tensor]:
+        """The recordings of what `validate` gives to listen to."""
+        return {
+            f"recording/{name}": self._recording(name) for name in self._validation_ids[:LISTENED]
+        }
+
+    def _recording(self, name: str) -> torch.Tensor:
+        """The part of an utterance that is validated on, as long as its frames."""
+        frames = len(self._store.read(name, 0, self._longest))
+        size = frames * self._hop_length
+        waveform = torch.from_numpy(self._waveforms.read(name)[:size])
+        return F.pad(waveform, (0, size - len(waveform)))

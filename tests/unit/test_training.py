@@ -1,114 +1,62 @@
 """The training loop, on a task small enough to check by hand."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from etaflow.device import DeviceError
 from etaflow.manifest import read_table
 from etaflow.provenance import fingerprint
-from etaflow.training import TrainingError, _alone_in, _Batches, train, write_history
-
-STEPS = 12
+from etaflow.training import TrainingError, write_history
+from etaflow.training.batches import Batches
+from etaflow.training.checkpoints import alone_in
+from etaflow.training.loop import average_of
+from tests.training_tools import STEPS, Regression, newest, run
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Any:
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+    AcceleratorState._reset_state()  # it keeps the precision for the whole process
 
 
-class Items:
-    def __len__(self) -> int:
-        return 7
-
-    def __getitem__(self, draw: tuple[int, tuple[int, int]]) -> dict[str, Any]:
-        index, seed = draw
-        noise = np.random.default_rng(seed).standard_normal(3, dtype=np.float32)
-        return {"utterance_id": f"u{index}", "x": torch.from_numpy(noise + index)}
-
-
-class Regression:
-    """A network with dropout that learns the sum of its input."""
-
-    model = "net"
-
-    def __init__(self, fail_at: int | None = None, nan_at: int | None = None) -> None:
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
-        self.modules: dict[str, nn.Module] = {"net": net}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "net": torch.optim.AdamW(net.parameters(), lr=1e-2)
-        }
-        self.dataset, self.batch_size = Items(), 4
-        self.fail_at, self.nan_at = fail_at, nan_at
-        self.distances: list[float] | None = None
-        self.seen: list[list[str]] = []
-
-    def training_step(
-        self, batch: dict[str, Any], step: int, accelerator: Any
-    ) -> dict[str, torch.Tensor]:
-        if step == self.fail_at:
-            raise KeyboardInterrupt
-        self.seen.append(batch["utterance_id"])
-        error = self.modules["net"](batch["x"])[:, 0] - batch["x"].sum(1)
-        loss = error.square().mean()
-        if step == self.nan_at:
-            loss = loss * torch.nan
-        self.optimizers["net"].zero_grad()
-        accelerator.backward(loss)
-        self.optimizers["net"].step()
-        return {"loss": loss}
-
-    def validate(self, device: torch.device) -> dict[str, float]:
-        assert not self.modules["net"].training
-        if self.distances is not None:
-            return {"distance": self.distances.pop(0)}
-        x = torch.arange(12.0, device=device).reshape(4, 3)
-        return {"distance": float((self.modules["net"](x)[:, 0] - x.sum(1)).abs().mean())}
+def equal(one: Any, other: Any) -> bool:
+    """Whether two states are the same, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
 
 
-def run(task: Regression, working_dir: Path, **changes: Any) -> Any:
-    settings = {
-        "steps": STEPS,
-        "seed": 5,
-        "working_dir": working_dir,
-        "fingerprint": "f",
-        "validate_every": 5,
-        "checkpoint_every": 3,
-        "select": "distance",
-    }
-    return train(task, **{**settings, **changes})
-
-
-@pytest.mark.parametrize("fail_at", [1, 4, 7, 11])
-def test_resumed_training_ends_with_the_same_bits(tmp_path: Path, fail_at: int) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_a_training_interrupted_three_times_ends_with_the_same_bits(
+    tmp_path: Path, seed: int
+) -> None:
+    options = {"ema": 0.9, "clip_norm": 0.5}
     whole = Regression()
-    history = run(whole, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(Regression(fail_at=fail_at), tmp_path / "cut")
+    history = run(whole, tmp_path / "whole", **options)
+    for fail_at in sorted(np.random.default_rng(seed).choice(np.arange(1, STEPS), 3, False)):
+        with pytest.raises(KeyboardInterrupt):
+            run(Regression(fail_at=fail_at), tmp_path / "cut", **options)
     resumed = Regression()
-    assert run(resumed, tmp_path / "cut") == history
+    assert run(resumed, tmp_path / "cut", **options) == history
     assert len(resumed.seen) == STEPS - 3 * (fail_at // 3)  # only what follows the checkpoint
     assert resumed.seen == whole.seen[-len(resumed.seen) :]
-    states = [
-        torch.load(tmp_path / name / "f" / "checkpoint.pt", weights_only=True)
-        for name in ("whole", "cut")
-    ]
-    assert states[0]["step"] == states[1]["step"] == STEPS
-    for name, value in states[0]["modules"]["net"].items():
-        assert torch.equal(value, states[1]["modules"]["net"][name]), name
-    for key, moments in states[0]["optimizers"]["net"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(value, states[1]["optimizers"]["net"]["state"][key][name])
-    for name, value in whole.modules["net"].state_dict().items():
-        assert torch.equal(value, resumed.modules["net"].state_dict()[name]), name
+    assert equal(newest(tmp_path / "whole"), newest(tmp_path / "cut"))
+    assert equal(whole.modules["net"].state_dict(), resumed.modules["net"].state_dict())
 
 
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
@@ -120,9 +68,10 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
 
 def test_history_is_long_and_has_the_first_and_last_step(tmp_path: Path) -> None:
     history = run(Regression(), tmp_path)
+    names = ("train/loss", "train/net_gradient_norm", "valid/distance")
     assert [row[:2] for row in history] == [
         (0, "valid/distance"),
-        *((step, name) for step in (5, 10, 12) for name in ("train/loss", "valid/distance")),
+        *((step, name) for step in (5, 10, 12) for name in names),
     ]
     write_history(history, tmp_path / "metrics.tsv")
     table = read_table(tmp_path / "metrics.tsv", numbers=("step", "value"))
@@ -135,20 +84,88 @@ def test_the_weights_of_the_lowest_validation_are_kept(tmp_path: Path) -> None:
     task.distances = [9.0, 1.0, 3.0, 2.0]  # at steps 0, 5, 10, 12
     run(task, tmp_path)
     until_best = Regression()
-    run(until_best, tmp_path / "five", steps=5)
-    last = torch.load(tmp_path / "f" / "checkpoint.pt", weights_only=True)["modules"]["net"]
+    run(until_best, tmp_path / "five", steps=5, validate_every=4)
     kept = task.modules["net"].state_dict()
-    assert not torch.equal(kept["0.weight"], last["0.weight"])
-    five = torch.load(tmp_path / "five" / "f" / "checkpoint.pt", weights_only=True)
-    assert torch.equal(kept["0.weight"], five["modules"]["net"]["0.weight"])
+    assert not equal(kept, newest(tmp_path)["trainer"]["modules"]["net"])
+    five = torch.load(tmp_path / "five" / "f" / "checkpoint-5.pt", weights_only=True)
+    assert equal(kept, five["trainer"]["modules"]["net"])
 
 
-def test_a_nan_loss_names_step_and_utterances(tmp_path: Path) -> None:
+def test_the_moving_average_by_hand() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    averaged = AveragedModel(model, multi_avg_fn=average_of(0.3))
+    found = []
+    for weight in (10.0, 20.0, 40.0, 0.0, 8.0):
+        nn.init.constant_(model.weight, weight)
+        averaged.update_parameters(model)
+        found.append(averaged.module.weight.item())
+    # The first is taken as it is; then decays of 2/11, 3/12, 0.3, 0.3.
+    second = 10 * 2 / 11 + 20 * 9 / 11
+    third = second * 0.25 + 40 * 0.75
+    expected = [10, second, third, 0.3 * third, 0.09 * third + 0.7 * 8]
+    assert found == pytest.approx(expected)
+
+
+def test_the_average_is_what_is_validated_and_kept(tmp_path: Path) -> None:
+    task = Regression(plain=True)
+    task.distances = [4.0, 3.0, 2.0, 1.0]
+    run(task, tmp_path, ema=0.99)
+    trainer = newest(tmp_path)["trainer"]
+    kept = {f"module.{name}": value for name, value in task.modules["net"].state_dict().items()}
+    assert equal(kept, {n: v for n, v in trainer["averaged"].items() if n != "n_averaged"})
+    assert not torch.equal(kept["module.0.weight"], trainer["modules"]["net"]["0.weight"])
+    assert int(trainer["averaged"]["n_averaged"]) == STEPS
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_recorded(tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    class Record(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            gradients = [p.grad.flatten() for p in self.param_groups[0]["params"]]
+            norms.append(float(torch.cat(gradients).norm()))
+
+    tasks = [Regression(plain=True), Regression(plain=True)]
+    for task in tasks:
+        task.optimizers["net"] = Record(task.modules["net"].parameters(), lr=1.0)
+    whole = run(tasks[0], tmp_path / "whole", steps=1)
+    norm = {name: value for _, name, value in whole}["train/net_gradient_norm"]
+    assert norms == [pytest.approx(norm)]
+    assert norm > 1
+    clipped = run(tasks[1], tmp_path / "clipped", steps=1, clip_norm=0.5)
+    assert norms[1] == pytest.approx(0.5, rel=1e-4)
+    assert clipped == whole  # before clipping
+
+
+def test_bfloat16_computes_roughly_and_keeps_float32(tmp_path: Path) -> None:
+    exact, rough = Regression(plain=True), Regression(plain=True)
+    run(exact, tmp_path / "exact")
+    AcceleratorState._reset_state()
+    dtypes = []
+    rough.modules["net"][0].register_forward_hook(lambda m, i, out: dtypes.append(out.dtype))
+    run(rough, tmp_path / "rough", precision="bfloat16")
+    assert dtypes.count(torch.bfloat16) == STEPS
+    assert set(dtypes[STEPS:]) <= {torch.float32, torch.bfloat16}
+    weights = [task.modules["net"][1].weight for task in (exact, rough)]
+    assert weights[1].dtype == torch.float32
+    assert not torch.equal(*weights)
+    torch.testing.assert_close(*weights, atol=0.05, rtol=0.05)
+
+
+def test_precisions_that_cannot_be_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="float16 needs a GPU; on the CPU say precision bf"):
+        run(Regression(), tmp_path, precision="float16")
+    with pytest.raises(TrainingError, match="precision 'half': known are float32, bfloat16, fl"):
+        run(Regression(), tmp_path, precision="half")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_nan_loss_names_step_and_utterances(tmp_path: Path, workers: int) -> None:
     task = Regression(nan_at=4)
-    with pytest.raises(TrainingError, match=r"step 4: a loss is not finite.*u\d, u\d, u\d, u\d"):
-        run(task, tmp_path)
-    state = torch.load(tmp_path / "f" / "checkpoint.pt", weights_only=True)
-    assert state["step"] == 3  # the last sound state
+    with pytest.raises(TrainingError, match=r"step 4: a loss or gradient is not finite.*") as error:
+        run(task, tmp_path, workers=workers)
+    assert f"Utterances of the batch: {', '.join(task.seen[4])}." in str(error.value)
+    assert [path.name for path in (tmp_path / "f").glob("*.pt")] == ["checkpoint-3.pt"]
 
 
 def test_a_validation_without_the_selecting_metric_is_an_error(tmp_path: Path) -> None:
@@ -156,11 +173,40 @@ def test_a_validation_without_the_selecting_metric_is_an_error(tmp_path: Path) -
         run(Regression(), tmp_path, select="eer")
 
 
-def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "f" / "checkpoint.pt"
-    path.parent.mkdir()
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(TrainingError, match=r"checkpoint\.pt.*delete it"):
+def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    for keep, steps in ((1, [12]), (3, [6, 9, 12]), (9, [3, 6, 9, 12])):
+        run(Regression(), tmp_path / str(keep), checkpoints_kept=keep)
+        files = (tmp_path / str(keep) / "f").glob("checkpoint-*")
+        assert sorted(int(path.stem.split("-")[1]) for path in files) == steps
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = run(Regression(), tmp_path)
+    before = newest(tmp_path)
+    path = tmp_path / "f" / "checkpoint-12.pt"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        place = content.find(before["trainer"]["modules"]["net"]["0.weight"].numpy().tobytes())
+        assert place > 0
+        content[place] ^= 1
+    path.write_bytes({"cut": content[:-100], "flipped": content, "empty": b""}[damage])
+    again = Regression()
+    assert run(again, tmp_path) == history
+    assert len(again.seen) == 3  # steps 9, 10, 11
+    said = capsys.readouterr().err
+    assert "checkpoint-12.pt: damaged (" in said
+    assert "going on from step 9" in said
+    assert equal(newest(tmp_path), before)
+
+
+def test_checkpoints_that_are_all_damaged_are_named(tmp_path: Path) -> None:
+    run(Regression(), tmp_path)
+    for path in (tmp_path / "f").glob("*.pt"):
+        path.write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match=r"(?s)-12\.pt.*-9\.pt.*delete .*f to start over"):
         run(Regression(), tmp_path)
 
 
@@ -177,17 +223,24 @@ def test_another_process_gives_the_same_batches(tmp_path: Path) -> None:
 
 
 def test_every_epoch_has_every_item_once_in_another_order() -> None:
-    draws = [draw for batch in _Batches(7, 4, 0, 0, 7) for draw in batch]
+    draws = [draw for batch in Batches(7, 4, 0, 0, 7) for draw in batch]
     epochs = [[index for index, _ in draws[start : start + 7]] for start in range(0, 28, 7)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert len({seed for _, seed in draws}) == 28
-    assert list(_Batches(7, 4, 0, 3, 7)) == list(_Batches(7, 4, 0, 0, 7))[3:]
-    assert list(_Batches(7, 4, 1, 0, 7)) != list(_Batches(7, 4, 0, 0, 7))
+    assert list(Batches(7, 4, 0, 3, 7)) == list(Batches(7, 4, 0, 0, 7))[3:]
+    assert list(Batches(7, 4, 1, 0, 7)) != list(Batches(7, 4, 0, 0, 7))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 6])
+def test_processes_share_the_batches_of_one(processes: int) -> None:
+    parts = [list(Batches(7, 6, 0, 2, 9, rank, processes)) for rank in range(processes)]
+    together = [[draw for part in batch for draw in part] for batch in zip(*parts, strict=True)]
+    assert together == list(Batches(7, 6, 0, 2, 9))
 
 
 def test_a_batch_may_be_larger_than_the_data() -> None:
-    (batch,) = _Batches(2, 5, 0, 0, 1)
+    (batch,) = Batches(2, 5, 0, 0, 1)
     assert sorted(index for index, _ in batch)[1:4] in ([0, 0, 1], [0, 1, 1])
 
 
@@ -209,7 +262,7 @@ def test_fingerprint_changes_with_config_and_content(tmp_path: Path) -> None:
 
 def test_a_training_that_still_runs_elsewhere_is_not_joined(tmp_path: Path) -> None:
     with (
-        _alone_in(tmp_path / "f"),
+        alone_in(tmp_path / "f"),
         pytest.raises(TrainingError, match="in use: the same training still runs"),
     ):
         run(Regression(), tmp_path)

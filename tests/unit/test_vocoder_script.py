@@ -34,6 +34,11 @@ CONFIG = {
     "validate_every": 2,
     "validation_utterances": 1,
     "seed": 0,
+    "features": "raw",
+    "precision": "float32",
+    "ema": 0.9,
+    "clip_norm": 10.0,
+    "checkpoints": {"every": 2, "keep": 1},
 }
 
 
@@ -70,6 +75,7 @@ def test_train_vocoder_writes_a_vocoder_and_clears_its_working_state(tmp_path: P
         "normalize": True,
         "weights": "untrained",
         "step": generator.trained_on["step"],
+        "features": "raw",
     }
     assert generator.trained_on["step"] in (0, 2, 3)
     metrics = read_table(output / "metrics.tsv", numbers=("step",))

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from etaflow.mappings import fit_linear, fit_transport
 
 from etaflow.eta import EtaModel
 from etaflow.knn import match
+from etaflow.mappings import fit_linear, fit_transport
 from etaflow.store import unit_rows
 from etaflow.voices import ConversionError, Method, Voice, mean_embedding, parse_method
 

@@ -119,7 +119,7 @@ PRETRAINED: list[tuple[str, Any, str]] = [
     (
         "models.knnvc-prematched.sha256",
         "12",
-        "models.knnvc-prematched.sha256 = '12': '12' does not",
+        "knnvc-prematched.sha256 = '12': '12' does not",
     ),
     ("models.knnvc-prematched.sha256", ..., "models.knnvc-prematched: 'sha256' is a required"),
     ("bundle.vocoder", "other", "bundle.vocoder = 'other': not in `vocoder`, which has knnvc"),
