@@ -30,7 +30,7 @@ audio {{ width: 11rem; height: 2.2rem; display: block; }}
 h2 {{ margin-top: 2.5rem; font-size: 1.2rem; }}
 .published {{ background: #f4f1ea; color: #555; font-style: italic; }}
 .published td, .published th {{ padding-left: .8rem; font-weight: normal; }}
-.published td.words {{ max-width: 26rem; font-size: .85rem; }}
+.published td.words {{ min-width: 12rem; max-width: 26rem; font-size: .85rem; }}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """
 
@@ -48,7 +48,7 @@ def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
         )
         other, unknown = each.protocol.differences(protocol)
         differs = [f"<b>{', '.join(other)}</b>"] if other else []
-        differs += [f"not stated: {', '.join(unknown)}"] if unknown else []
+        differs += [f"not known: {', '.join(unknown)}"] if unknown else []
         rows.append(
             f"<tr><th>{html.escape(each.system)}</th>{figures}"
             f"<td class=words>{html.escape(each.protocol.words())}</td>"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etaflow.evaluation.protocol import NOT_STATED, PUBLISHED, Protocol, run_protocol
+from etaflow.evaluation.protocol import UNKNOWN, PUBLISHED, Protocol, run_protocol
 from etaflow.evaluation.references import reference_table
 from etaflow.evaluation.tables import COLUMNS, METRIC_NOTES
 from etaflow.manifest import write_table
@@ -40,7 +40,7 @@ def test_the_protocol_of_a_run_is_its_config_and_its_counts() -> None:
     assert listed.corpus == "mini (mini), chosen pairs"
     assert listed.reference == "as the table of pairs lists it"
     alone = run_protocol(SETTINGS, METRICS[METRICS["system"] == "original"])
-    assert (alone.targets, alone.conversions) == (NOT_STATED, NOT_STATED)
+    assert (alone.targets, alone.conversions) == (UNKNOWN, UNKNOWN)
 
 
 def test_the_protocol_of_the_paper_scale_run_is_told_in_published_terms() -> None:
