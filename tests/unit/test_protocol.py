@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etaflow.evaluation.protocol import UNKNOWN, PUBLISHED, Protocol, run_protocol
+from etaflow.evaluation.protocol import PUBLISHED, UNKNOWN, Protocol, run_protocol
 from etaflow.evaluation.references import reference_table
 from etaflow.evaluation.tables import COLUMNS, METRIC_NOTES
 from etaflow.manifest import write_table
