@@ -30,17 +30,13 @@ audio {{ width: 11rem; height: 2.2rem; display: block; }}
 h2 {{ margin-top: 2.5rem; font-size: 1.2rem; }}
 .published {{ background: #f4f1ea; color: #555; font-style: italic; }}
 .published td, .published th {{ padding-left: .8rem; font-weight: normal; }}
-.published td.words {{ max-width: 26rem; font-size: .85rem; }}
+.published td.words {{ min-width: 12rem; max-width: 26rem; font-size: .85rem; }}
 </style></head><body><h1>{title}</h1>{body}</body></html>
 """
 
 
 def _page(title: str, body: str) -> str:
     return _PAGE.format(title=html.escape(title), body=body)
-
-
-def _words(protocol: Protocol) -> str:
-    return "; ".join(f"{name}: {html.escape(words)}" for name, words in protocol.stated().items())
 
 
 def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
@@ -52,10 +48,10 @@ def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
         )
         other, unknown = each.protocol.differences(protocol)
         differs = [f"<b>{', '.join(other)}</b>"] if other else []
-        differs += [f"not stated: {', '.join(unknown)}"] if unknown else []
+        differs += [f"not known: {', '.join(unknown)}"] if unknown else []
         rows.append(
             f"<tr><th>{html.escape(each.system)}</th>{figures}"
-            f"<td class=words>{_words(each.protocol)}</td>"
+            f"<td class=words>{html.escape(each.protocol.words())}</td>"
             f"<td class=words>{'<br>'.join(differs)}</td>"
             f"<td class=words>{html.escape(each.source)}</td></tr>"
         )
@@ -116,7 +112,7 @@ def metrics_page(
         title,
         f'{warning}<div class="scroll"><table><tr><th>system</th>{head}</tr>{"".join(rows)}</table>'
         f"</div><p class=note>Small: bootstrap 95 % interval, and how many items a figure rests on."
-        f"</p><p class=note>Protocol of this run. {_words(protocol)}.</p>"
+        f"</p><p class=note>Protocol of this run. {html.escape(protocol.words())}.</p>"
         f"<ul class=note>{legend}</ul>"
         "<h2>Published elsewhere, not measured here</h2>"
         "<p class=note>By other protocols: the differences between rows may be theirs, and not "

@@ -677,6 +677,7 @@ def evaluation(wildcards):
         "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
         "judge": config["models"][conversion["judge"]],
         "asr": conversion["asr"] | {"repo": recogniser.get("repo", recogniser.get("path"))},
+        "pairs": conversion["pairs"],
         "bootstrap_rounds": conversion["bootstrap_rounds"],
     }
     return json.dumps(protocol, sort_keys=True)
@@ -748,6 +749,6 @@ def bundle_config(wildcards):
     if "eta" in entries:
         origins["speaker"] = origin(entries["eta"]["encoder"])
     facts = {"run": config["run"], "seeds": seeds, "origins": origins, **entries}
-    if "conversion" in config:
+    if "metrics" in bundle_inputs(wildcards):
         facts["evaluation"] = json.loads(evaluation(wildcards))
     return json.dumps(facts, sort_keys=True)

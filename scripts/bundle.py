@@ -176,11 +176,11 @@ def made_from(
     text = json.dumps(entries, indent=2, sort_keys=True)
     parts += [f"The entries of the config:\n\n```json\n{text}\n```"]
     if metrics:
-        figures = read_table(metrics, ("value", "low", "high", "n"))
-        figures = figures[figures["system"].isin(settings["evaluation"]["systems"])]
-        protocol = run_protocol(settings["evaluation"], figures).stated()
-        words = "; ".join(f"{name}: {words}" for name, words in protocol.items())
-        parts += [METRICS.format(metrics=format_metrics_table(figures), protocol=words)]
+        evaluation = settings["evaluation"]
+        table = read_table(metrics, ("value", "low", "high", "n"))
+        table = table[table["system"].isin(evaluation["systems"])]
+        protocol = run_protocol(evaluation, table).words()
+        parts += [METRICS.format(metrics=format_metrics_table(table), protocol=protocol)]
     return "\n\n".join(parts)
 
 
@@ -197,8 +197,8 @@ def main(
     config: Annotated[
         str,
         typer.Option(
-            help="JSON: run, seeds, vocoder and eta (their entries), evaluation, and origins: of "
-            "each folder whose weights are not made in the run, {place, licence}"
+            help="JSON: run, seeds, vocoder and eta (their entries), origins: of each folder "
+            "whose weights are not made in the run, {place, licence}; for metrics, evaluation"
         ),
     ],
     ssl: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],

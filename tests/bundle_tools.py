@@ -90,16 +90,17 @@ def make_bundle(
         "seeds": {"corpus mine": 3, "vocoder": 5},
         "eta": {"corpus": "mine", "layer": LAYER, "pca": 4},
         "vocoder": {"corpus": "mine", "steps": 12},
-        "origins": {
-            "ssl": {"place": "https://huggingface.co/someone/wavlm", "licence": "MIT"},
-            "speaker": {"place": "", "licence": ""},
-        },
         "evaluation": {
             "systems": ["original", "knnvc"],
             "corpus": {"name": "mine", "kind": "mini"},
             "judge": {"architecture": "resemblyzer"},
             "asr": {"engine": "pocketsphinx", "grammar": None},
+            "pairs": {"sources_per_speaker": 2},
             "bootstrap_rounds": 100,
+        },
+        "origins": {
+            "ssl": {"place": "https://huggingface.co/someone/wavlm", "licence": "MIT"},
+            "speaker": {"place": "", "licence": ""},
         },
     }
     arguments = {

@@ -38,8 +38,8 @@ def small_config() -> dict[str, Any]:
     }
     vocoder["generator"] |= {"hidden_dim": 32, "upsample_channels": 32}
     config["conversion"] |= {
-        "pairs": {"sources_per_speaker": 2},
         "references": {"systems": ["knnvc"], "seconds": [5, None]},
+        "pairs": {"sources_per_speaker": 2},
         "bootstrap_rounds": 100,
         "listening_pairs": 2,
     }

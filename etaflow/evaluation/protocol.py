@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-NOT_STATED = "not stated"
+UNKNOWN = "not known"
+ALL_SPEECH = "all test speech of the target"
 JUDGES = {
     "xvector": "x-vectors (SpeechBrain)",
     "ecapa": "ECAPA-TDNN (SpeechBrain)",
@@ -19,27 +20,31 @@ JUDGES = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """One line of words each; `NOT_STATED` where a source does not say."""
+    """One line of words each; `UNKNOWN` where none of the sources at hand says."""
 
-    corpus: str = NOT_STATED
-    judge: str = NOT_STATED  # of equal error rates and similarities
-    recogniser: str = NOT_STATED
-    texts: str = NOT_STATED  # how they are normalised before errors are counted
-    targets: str = NOT_STATED
-    conversions: str = NOT_STATED  # of each system
-    trials: str = NOT_STATED  # of an equal error rate
-    reference: str = NOT_STATED  # speech of the target
-    intervals: str = NOT_STATED
+    corpus: str = UNKNOWN
+    judge: str = UNKNOWN  # of equal error rates and similarities
+    recogniser: str = UNKNOWN
+    texts: str = UNKNOWN  # how they are normalised before errors are counted
+    targets: str = UNKNOWN
+    conversions: str = UNKNOWN  # of each system
+    trials: str = UNKNOWN  # of an equal error rate
+    reference: str = UNKNOWN  # speech of the target
+    intervals: str = UNKNOWN
 
     def stated(self) -> dict[str, str]:
         """What is known of it, in order."""
-        return {name: words for name, words in vars(self).items() if words != NOT_STATED}
+        return {name: words for name, words in vars(self).items() if words != UNKNOWN}
+
+    def words(self) -> str:
+        """The same as one line."""
+        return "; ".join(f"{name}: {words}" for name, words in self.stated().items())
 
     def differences(self, other: "Protocol") -> tuple[list[str], list[str]]:
         """In what it differs from another, and what cannot be said; intervals apart."""
         names = [field.name for field in fields(self) if field.name != "intervals"]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        unknown = [name for name, pair in pairs.items() if NOT_STATED in pair]
+        unknown = [name for name, pair in pairs.items() if UNKNOWN in pair]
         return [n for n, (a, b) in pairs.items() if a != b and n not in unknown], unknown
 
 
@@ -48,7 +53,7 @@ def run_protocol(settings: Mapping[str, Any], metrics: pd.DataFrame) -> Protocol
 
     Args:
         settings: of the config, `corpus` (with its `name`), `judge` (its model), `asr` (with the
-            `repo` of its model), `bootstrap_rounds`.
+            `repo` of its model), `pairs`, `bootstrap_rounds`.
         metrics: of all systems, as `metrics_table` makes them.
     """
     corpus, asr = settings["corpus"], settings["asr"]
@@ -60,19 +65,22 @@ def run_protocol(settings: Mapping[str, Any], metrics: pd.DataFrame) -> Protocol
         recogniser += (
             ", the closed grammar of the corpus" if asr["grammar"] else ", open vocabulary"
         )
+    whole, listed = "sources_per_speaker" in settings["pairs"], "table" in settings["pairs"]
     rates = metrics[metrics["metric"] == "eer_per_target"]
     made = metrics[(metrics["metric"] == "dnsmos") & metrics["system"].isin(rates["system"])]
     return Protocol(
         corpus=f"{published} {', '.join(tested)}"
         if published and tested and "split" not in corpus
-        else f"{corpus['name']} ({corpus['kind']}), test split",
+        else f"{corpus['name']} ({corpus['kind']}), {'test split' if whole else 'chosen pairs'}",
         judge=JUDGES[settings["judge"]["architecture"]],
         recogniser=recogniser,
         texts="Whisper's English normaliser, without its table of spellings",
-        targets=f"{int(rates['n'].max())}" if len(rates) else NOT_STATED,
-        conversions=f"{int(made['n'].max())}" if len(made) else NOT_STATED,
+        targets=f"{int(rates['n'].max())}" if len(rates) else UNKNOWN,
+        conversions=f"{int(made['n'].max())}" if len(made) else UNKNOWN,
         trials="all pairs of a target's recordings; each conversion with all of them",
-        reference="all test speech of the target, without silence at its ends",
+        reference="as the table of pairs lists it"
+        if listed
+        else f"{ALL_SPEECH}, without silence at its ends",
         intervals=f"bootstrap over sources or targets, {settings['bootstrap_rounds']} rounds",
     )
 
@@ -91,7 +99,7 @@ _KNNVC = Protocol(
     corpus="LibriSpeech dev-clean",
     judge=JUDGES["xvector"],
     recogniser="Whisper base",
-    texts="normalised, how is not stated",
+    texts="normalised, not known how",
 )
 _LINEARVC = Protocol(
     corpus="LibriSpeech test-clean",
@@ -101,7 +109,6 @@ _LINEARVC = Protocol(
     targets="40",
     conversions="7800",
     trials="195 pairs of a target's recordings; each conversion with one of them",
-    intervals="standard deviation of 100 bootstrap rounds (WER, CER), of targets (EER)",
 )
 _OFFSET = Protocol(**(vars(_LINEARVC) | {"corpus": "LibriSpeech dev-clean"}))
 _KNNVC_SOURCE = "arXiv:2305.18975, README of github.com/bshall/knn-vc"
@@ -122,7 +129,7 @@ PUBLISHED = (
     Published(
         "kNN-VC, by LinearVC's authors",
         {"wer": 5.57, "cer": 2.87, "eer_per_target": 38.97},
-        Protocol(**(vars(_LINEARVC) | {"reference": "all test speech of the target"})),
+        Protocol(**(vars(_LINEARVC) | {"reference": ALL_SPEECH})),
         "github.com/kamperh/linearvc, experiments_libri.ipynb",
     ),
     Published(

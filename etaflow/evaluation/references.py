@@ -32,7 +32,8 @@ def reference_table(
             raise ValueError(
                 f"{folder / 'converted.tsv'}: no column reference_seconds; run the rule convert"
             )
-        used = table.groupby("target_speaker")["reference_seconds"].first().astype(float)
+        table["reference_seconds"] = table["reference_seconds"].astype(float)
+        used = table.groupby("target_speaker")["reference_seconds"].median()
         # A frame less is no lack.
         short = 0 if asked == "all" else int((used < float(asked) - 0.1).sum())
         shared = {

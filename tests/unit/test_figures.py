@@ -49,7 +49,7 @@ def test_published_figures_stand_apart_with_what_differs() -> None:
     assert "<th>kNN-VC</th><td>6.29</td><td class=words>corpus: LibriSpeech" in published
     assert "reference: 5 &lt; 10 s</td>" in published
     # What either does not state is neither the same nor another.
-    others = "<b>judge</b><br>not stated: texts, targets, conversions, trials, reference</td>"
+    others = "<b>judge</b><br>not known: texts, targets, conversions, trials, reference</td>"
     assert others in published
     assert "86.30" not in published
 

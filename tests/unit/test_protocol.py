@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etaflow.evaluation.protocol import NOT_STATED, PUBLISHED, Protocol, run_protocol
+from etaflow.evaluation.protocol import PUBLISHED, UNKNOWN, Protocol, run_protocol
 from etaflow.evaluation.references import reference_table
 from etaflow.evaluation.tables import COLUMNS, METRIC_NOTES
 from etaflow.manifest import write_table
@@ -15,6 +15,7 @@ SETTINGS = {
     "corpus": {"name": "mini", "kind": "mini", "split": {"by": "speaker", "test_fraction": 0.2}},
     "judge": {"architecture": "resemblyzer"},
     "asr": {"engine": "pocketsphinx", "grammar": "mini"},
+    "pairs": {"sources_per_speaker": 5},
     "bootstrap_rounds": 100,
 }
 ROWS = [
@@ -35,8 +36,11 @@ def test_the_protocol_of_a_run_is_its_config_and_its_counts() -> None:
     assert found.recogniser == "PocketSphinx, the closed grammar of the corpus"
     assert (found.targets, found.conversions) == ("4", "60")
     assert found.intervals.endswith("100 rounds")
+    listed = run_protocol(SETTINGS | {"pairs": {"table": "pairs.tsv"}}, METRICS)
+    assert listed.corpus == "mini (mini), chosen pairs"
+    assert listed.reference == "as the table of pairs lists it"
     alone = run_protocol(SETTINGS, METRICS[METRICS["system"] == "original"])
-    assert (alone.targets, alone.conversions) == (NOT_STATED, NOT_STATED)
+    assert (alone.targets, alone.conversions) == (UNKNOWN, UNKNOWN)
 
 
 def test_the_protocol_of_the_paper_scale_run_is_told_in_published_terms() -> None:
@@ -46,6 +50,7 @@ def test_the_protocol_of_the_paper_scale_run_is_told_in_published_terms() -> Non
         "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
         "judge": models[conversion["judge"]],
         "asr": conversion["asr"] | {"repo": models[conversion["asr"]["model"]]["repo"]},
+        "pairs": conversion["pairs"],
         "bootstrap_rounds": 1000,
     }
     found = run_protocol(settings, METRICS)
@@ -58,7 +63,7 @@ def test_the_protocol_of_the_paper_scale_run_is_told_in_published_terms() -> Non
 def test_a_protocol_differs_where_both_say_and_say_otherwise() -> None:
     one = Protocol(corpus="a", judge="x", targets="40", intervals="none")
     other = Protocol(corpus="a", judge="y", recogniser="z", intervals="some")
-    assert one.stated() == {"corpus": "a", "judge": "x", "targets": "40", "intervals": "none"}
+    assert one.words() == "corpus: a; judge: x; targets: 40; intervals: none"
     differing, unknown = one.differences(other)
     assert differing == ["judge"]
     assert unknown == ["recogniser", "texts", "targets", "conversions", "trials", "reference"]
