@@ -338,8 +338,8 @@ RESULTS = f"results/{config['run']}"
 LOGS = f"logs/{config['run']}"
 BENCHMARKS = f"benchmarks/{config['run']}"
 
-# What a training is followed by. Named in the text of a rule's shell command and in none of its
-# params: to follow it elsewhere is no reason to train again.
+# What a training is followed by. A resource of rules, not a param: to follow it elsewhere is no
+# reason to train again.
 TRACKER = config.get("tracker", "tensorboard") or "none"
 
 # Starts a training, in a process a GPU. Chosen by the shell and not in params: another number of

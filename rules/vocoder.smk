@@ -64,6 +64,7 @@ rule train_vocoder:
     threads: 1
     resources:
         gpu=1,
+        tracker=TRACKER,
         mem_mb=16000,
         runtime="7d",
     params:
@@ -74,7 +75,7 @@ rule train_vocoder:
     shell:
         f"{LAUNCH} {{input.code[0]:q}} {{input.features}}"
         " --config {params.config:q} --manifest {input.manifest} --model {input.model}"
-        " --output-dir {params.folder} --working-dir {params.work} {params.eta} --tracker {TRACKER}"
+        " --output-dir {params.folder} --working-dir {params.work} {params.eta} --tracker {resources.tracker}"
         f" --tracker-dir {LOGS}/tensorboard/train_vocoder/{{wildcards.vocoder}}"
         " --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"
 
