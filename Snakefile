@@ -17,10 +17,13 @@ if not workflow.config_settings.configfiles:
 report: "rules/captions/workflow.rst"
 
 
-include: "rules/common.smk"
+include: "rules/config.smk"
 
 
 config = validated(config)
+
+
+include: "rules/common.smk"
 
 
 wildcard_constraints:
