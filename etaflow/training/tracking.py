@@ -25,7 +25,11 @@ def check_tracker(kind: str) -> None:
 
 
 class Tracker:
-    """One run of a tracker; a resumed training goes on in the same run, no step twice."""
+    """One run of a tracker, in which a resumed training goes on.
+
+    What a killed training showed after its last checkpoint is shown once by TensorBoard (the later
+    one) and Weights & Biases (the earlier one); Comet keeps both.
+    """
 
     def __init__(
         self, accelerator: Accelerator, kind: str, folder: Path, identity: str, start: int
@@ -37,7 +41,7 @@ class Tracker:
             kind: one of `TRACKERS`.
             folder: of local files; its name is the run's.
             identity: tells this training from all others.
-            start: steps already made and shown; what a killed training showed beyond is dropped.
+            start: steps already made and shown.
         """
         self._accelerator, self._kind = accelerator, kind
         name = folder.name
