@@ -66,6 +66,11 @@ class VoiceConverter:
                     f"the vocoder was trained on {key} {vocoder.trained_on.get(key)!r}, "
                     f"the features have {value!r}"
                 )
+        if eta and vocoder.trained_on.get("eta_digest", eta.digest) != eta.digest:
+            raise ConversionError(
+                "the vocoder was trained on eta features of another fit than this Eta model; take "
+                "both from one run"
+            )
 
     @classmethod
     def from_pretrained(
@@ -127,9 +132,12 @@ class VoiceConverter:
         """Read a method's name and check that the vocoder can say what it gives.
 
         Raises:
-            ConversionError: there is no such method, or the vocoder reads other features.
+            ConversionError: there is no such method, it needs an Eta model and there is none, or
+                the vocoder reads other features.
         """
         method = parse_method(name)
+        if self.eta is None and (method.needs_eta or self.reads_eta):
+            raise ConversionError(f"{name} needs an Eta model, and there is none")
         if self.reads_eta and method.steps == ():
             return Method(name, (), "eta")
         if self.reads_eta and method.space != "eta":

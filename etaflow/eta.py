@@ -4,6 +4,7 @@ Ruggiero et al. 2025 (arXiv 2505.19273): S = D^T A + 1 b^T (eq. 1), eta = s - (d
 where the rows of S are frames and d is the utterance's speaker embedding after PCA.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -217,12 +218,23 @@ class EtaModel:
                     f"the features have {value!r}"
                 )
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write `eta.safetensors` and `config.json`."""
-        directory = Path(directory)
+    def _arrays(self) -> dict[str, Array]:
         arrays = {name: getattr(self, name) for name in ("coefficients", "bias", "mean_component")}
         if self.pca:
             arrays |= {f"pca.{name}": value for name, value in vars(self.pca).items()}
+        return arrays
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b-64 of the fitted numbers, hexadecimal: tells one fit from another."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name, value in sorted(self._arrays().items()):
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `eta.safetensors` and `config.json`."""
+        directory, arrays = Path(directory), self._arrays()
         with atomic_file(directory / "eta.safetensors") as part:
             save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, part)
         write_json(directory / "config.json", self.config)

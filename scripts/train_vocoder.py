@@ -1,6 +1,5 @@
 """Train a HiFi-GAN vocoder on the features of a corpus."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -145,10 +144,9 @@ def main(
     typer.echo(f"kept the weights of step {kept} of {settings['steps']}", err=True)
     origin = {}
     if eta:
-        weights = (eta / "eta.safetensors").read_bytes()
         origin = {
             "eta": settings["eta"],
-            "eta_digest": hashlib.blake2b(weights, digest_size=8).hexdigest(),
+            "eta_digest": EtaModel.from_pretrained(eta).digest,
         }
     with atomic_directory(output_dir) as part:
         generator.save_pretrained(

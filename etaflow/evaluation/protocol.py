@@ -98,7 +98,7 @@ class Published:
 _KNNVC = Protocol(
     corpus="LibriSpeech dev-clean",
     judge=JUDGES["xvector"],
-    recogniser="Whisper base",
+    recogniser="Whisper, its size not known",
     texts="normalised, not known how",
 )
 _LINEARVC = Protocol(

@@ -148,9 +148,14 @@ def test_the_embedding_of_a_long_recording_is_that_of_its_minutes(
 
 def test_a_vocoder_of_eta_features_is_given_those(parts: tuple) -> None:
     ssl, vocoder, eta = parts
-    facts = {**vocoder.trained_on, "features": "eta"}
+    facts = {**vocoder.trained_on, "features": "eta", "eta_digest": eta.digest}
     reads_eta = type(vocoder)(vocoder.config, trained_on=facts).eval()
     converter = VoiceConverter(ssl, reads_eta, eta)
+    other = EtaModel(eta.coefficients + 1, eta.bias, eta.mean_component, None, eta.config)
+    with pytest.raises(ConversionError, match="eta features of another fit"):
+        VoiceConverter(ssl, reads_eta, other)
+    with pytest.raises(ConversionError, match="copy needs an Eta model, and there is none"):
+        VoiceConverter(ssl, reads_eta).voice("copy")
     with pytest.raises(ConversionError, match="knn: the vocoder was trained on eta features"):
         converter.voice("knn", [np.zeros((9, 128), np.float32)])
     features = np.random.default_rng(0).normal(size=(9, 128)).astype(np.float32)
