@@ -108,8 +108,11 @@ class Generator(nn.Module):
             yield self._piece(seen, made, len(seen))
 
     def _piece(self, features: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        hop = self.config.hop_length
-        return self(features[None])[0, 0, start * hop : stop * hop]
+        """Samples of the frames [start, stop) of (T, D), computed from what they depend on."""
+        hop, context = self.config.hop_length, self.config.receptive_field
+        first = max(0, start - context)
+        waveform = self(features[None, first : stop + context])[0, 0]
+        return waveform[(start - first) * hop : (stop - first) * hop]
 
     def synthesise(self, features: torch.Tensor, chunk_frames: int = CHUNK_FRAMES) -> torch.Tensor:
         """Synthesise features (T, D) of any length T > 0 to (hop_length T,), without gradients.
@@ -120,8 +123,13 @@ class Generator(nn.Module):
             features: on the generator's device.
             chunk_frames: frames synthesised at a time, besides their context.
         """
+        hop = self.config.hop_length
+        waveform = features.new_empty(hop * len(features))
         with torch.inference_mode():
-            return torch.cat(list(self.stream(features.split(chunk_frames))))
+            for start in range(0, len(features), chunk_frames):
+                stop = min(start + chunk_frames, len(features))
+                waveform[start * hop : stop * hop] = self._piece(features, start, stop)
+        return waveform
 
     def num_parameters(self) -> int:
         """Weights and biases, without the magnitudes that weight norm keeps beside them."""
