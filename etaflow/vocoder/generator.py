@@ -31,6 +31,9 @@ class Generator(nn.Module):
 
     Attributes:
         config: the size.
+        sample_rate: of the waveform, Hz.
+        hop_length: samples a frame, at `sample_rate`.
+        receptive_field: frames to each side of a frame that its samples depend on.
         trained_on: what it was trained on (model, layer, normalize, weights, step); empty before
             training, and of a checkpoint of kNN-VC's, which does not say.
     """
@@ -43,6 +46,8 @@ class Generator(nn.Module):
 
         super().__init__()
         self.config, self.trained_on = config, trained_on or {}
+        self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
+        self.receptive_field = config.receptive_field
         self.lin_pre = nn.Linear(config.feature_dim, config.hidden_dim)
         self.hifigan = HifiganGenerator(
             in_channels=config.hidden_dim,
@@ -91,10 +96,10 @@ class Generator(nn.Module):
         """Synthesise features (t, D) as they come; the pieces join to what `forward` makes of all.
 
         A piece (hop_length n,) follows each chunk as soon as it can: the last
-        `config.receptive_field` frames wait for those that they depend on. A chunk of t frames
+        `receptive_field` frames wait for those that they depend on. A chunk of t frames
         takes the time and memory of t + 2 receptive_field.
         """
-        context = self.config.receptive_field
+        context = self.receptive_field
         seen: torch.Tensor | None = None
         made = 0  # frames of `seen` whose samples are out
         for chunk in chunks:
@@ -108,8 +113,11 @@ class Generator(nn.Module):
             yield self._piece(seen, made, len(seen))
 
     def _piece(self, features: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        hop = self.config.hop_length
-        return self(features[None])[0, 0, start * hop : stop * hop]
+        """Samples of the frames [start, stop) of (T, D), computed from what they depend on."""
+        hop, context = self.hop_length, self.receptive_field
+        first = max(0, start - context)
+        waveform = self(features[None, first : stop + context])[0, 0]
+        return waveform[(start - first) * hop : (stop - first) * hop]
 
     def synthesise(self, features: torch.Tensor, chunk_frames: int = CHUNK_FRAMES) -> torch.Tensor:
         """Synthesise features (T, D) of any length T > 0 to (hop_length T,), without gradients.
@@ -120,8 +128,13 @@ class Generator(nn.Module):
             features: on the generator's device.
             chunk_frames: frames synthesised at a time, besides their context.
         """
+        hop = self.hop_length
+        waveform = features.new_empty(hop * len(features))
         with torch.inference_mode():
-            return torch.cat(list(self.stream(features.split(chunk_frames))))
+            for start in range(0, len(features), chunk_frames):
+                stop = min(start + chunk_frames, len(features))
+                waveform[start * hop : stop * hop] = self._piece(features, start, stop)
+        return waveform
 
     def num_parameters(self) -> int:
         """Weights and biases, without the magnitudes that weight norm keeps beside them."""
