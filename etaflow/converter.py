@@ -1,7 +1,7 @@
 """Voice conversion in one object: features, matching, waveform."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
@@ -187,25 +187,19 @@ class VoiceConverter:
         It lasts as long as the source, at `sample_rate`. The last one or two steps of a source
         have no frame of their own, because a frame sees 400 samples: there the last one is held.
         """
-        return np.concatenate(list(self._vocoded([torch.from_numpy(features)], num_samples)))
+        device = next(self.vocoder.parameters()).device
+        held = np.pad(features, ((0, self._missing(num_samples)), (0, 0)), mode="edge")
+        waveform = self.vocoder.synthesise(torch.from_numpy(held).float().to(device))
+        return waveform[: self._length(num_samples)].cpu().numpy()
+
+    def _missing(self, num_samples: int) -> int:
+        """Steps of a source that have no frame of their own."""
+        return -(-num_samples // self.ssl.hop_length) - self.ssl.num_frames(num_samples)
+
+    def _length(self, num_samples: int) -> int:
+        return resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
 
     @torch.inference_mode()
-    def _vocoded(self, chunks: Iterable[torch.Tensor], num_samples: int) -> Iterator[Waveform]:
-        """Blocks of the same, from chunks (T, D) that make up the source's frames."""
-        device = next(self.vocoder.parameters()).device
-        left = resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
-        held = -(-num_samples // self.ssl.hop_length) - self.ssl.num_frames(num_samples)
-
-        def pieces() -> Iterator[torch.Tensor]:
-            for chunk in chunks:
-                yield from chunk.float().to(device).split(CHUNK_FRAMES)
-            yield chunk[-1:].float().to(device).expand(held, -1)
-
-        for block in self.vocoder.stream(pieces()):
-            waveform = block[:left].cpu().numpy()
-            left -= len(waveform)
-            yield waveform
-
     def stream(
         self,
         source_wave: Waveform,
@@ -229,8 +223,19 @@ class VoiceConverter:
         convert = voice.mapping(
             torch.cat(first), self.embed(source_wave) if asked.needs_eta else None
         )
-        mapped = (convert(chunk) for chunk in chain(first, chunks))
-        yield from self._vocoded(mapped, len(source_wave))
+        device = next(self.vocoder.parameters()).device
+
+        def mapped() -> Iterator[torch.Tensor]:
+            for chunk in chain(first, chunks):
+                frames = convert(chunk).to(device)
+                yield from frames.split(CHUNK_FRAMES)
+            yield frames[-1:].expand(self._missing(len(source_wave)), -1)
+
+        left = self._length(len(source_wave))
+        for block in self.vocoder.stream(mapped()):
+            waveform = block[:left].cpu().numpy()
+            left -= len(waveform)
+            yield waveform
 
     def convert(
         self,
