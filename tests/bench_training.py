@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
 from etaflow.training.batches import Batches
-from etaflow.training.loop import Settings, Trainer, make_accelerator
+from etaflow.training.trainer import Settings, Trainer, make_accelerator
 from etaflow.vocoder import Generator, GeneratorConfig, log_mel
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
 from etaflow.vocoder.segments import Waveforms

@@ -7,8 +7,9 @@ a resumed training ends with the bits of an uninterrupted one (on the CPU; GPU k
 strict).
 """
 
-from etaflow.training.loop import Settings, Trainer, train
+from etaflow.training.loop import train
 from etaflow.training.record import History, write_history
 from etaflow.training.task import Task, TrainingError
+from etaflow.training.trainer import Settings, Trainer
 
 __all__ = ["History", "Settings", "Task", "Trainer", "TrainingError", "train", "write_history"]

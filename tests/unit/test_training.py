@@ -17,7 +17,7 @@ from etaflow.provenance import fingerprint
 from etaflow.training import TrainingError, write_history
 from etaflow.training.batches import Batches
 from etaflow.training.checkpoints import alone_in
-from etaflow.training.loop import average_of
+from etaflow.training.trainer import average_of
 from tests.training_tools import STEPS, Regression, newest, run
 
 

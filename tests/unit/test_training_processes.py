@@ -92,6 +92,6 @@ def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path: Path) -> None
 def test_gpus_without_their_processes_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etaflow.training.loop.select_device", lambda gpus: None)
+    monkeypatch.setattr("etaflow.training.trainer.select_device", lambda gpus: None)
     with pytest.raises(TrainingError, match=r"2 GPUs and 1 process.*accelerate launch --multi_gpu"):
         training_tools.run(Regression(), tmp_path, gpus=2)
