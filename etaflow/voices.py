@@ -12,10 +12,8 @@ from etaflow.knn import Pool
 from etaflow.mappings import fit_linear, fit_transport
 from etaflow.store import Floats, unit_rows
 
-METHOD = re.compile(r"copy|(?P<steps>(?:linear|mkl)(?:\+knn)?|knn)(?P<space>-eta(?:-source)?)?")
-METHOD_WORDS = (
-    "copy, knn, linear, mkl, linear+knn, mkl+knn, and the last five with -eta or -eta-source behind"
-)
+METHOD = re.compile(r"copy|(?P<steps>knn|linear|mkl|mkl\+knn)(?P<space>-eta(?:-source)?)?")
+METHOD_WORDS = "copy, knn, linear, mkl, mkl+knn, and the last four with -eta or -eta-source behind"
 
 Mapping = Callable[[torch.Tensor], torch.Tensor]
 
@@ -35,7 +33,7 @@ class Method:
             nearest neighbours.
         mkl: MKL-VC (Asadulaev et al. 2025, arXiv 2506.09709): optimal transport between Gaussians,
             in closed form; for references under a minute.
-        With two steps the first brings frames near the target's, and the second takes real ones.
+        With both mkl and knn the first brings frames near the target's, the second takes real ones.
     No step (`copy`): the source's own frames, which shows what the vocoder can do.
 
     Spaces:

@@ -35,14 +35,16 @@ def converted(voice: Voice, source: np.ndarray, embedding: np.ndarray | None = N
         ("knn", ("knn",), "raw"),
         ("linear-eta", ("linear",), "eta"),
         ("mkl+knn", ("mkl", "knn"), "raw"),
-        ("linear+knn-eta-source", ("linear", "knn"), "eta-source"),
+        ("mkl+knn-eta-source", ("mkl", "knn"), "eta-source"),
     ],
 )
 def test_names_are_read(name: str, steps: tuple[str, ...], space: str) -> None:
     assert parse_method(name) == Method(name, steps, space)
 
 
-@pytest.mark.parametrize("name", ["", "mvc", "knn+mkl", "knn+knn", "copy-eta", "knn-eta-target"])
+@pytest.mark.parametrize(
+    "name", ["", "mvc", "linear+knn", "knn+mkl", "knn+knn", "copy-eta", "knn-eta-target"]
+)
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ConversionError, match="there are copy, knn, linear, mkl"):
         parse_method(name)
@@ -56,7 +58,6 @@ def test_each_step_is_its_own_function() -> None:
         "knn": match(query, pool, topk=3),
         "linear": linear(query),
         "mkl": transport(query),
-        "linear+knn": match(linear(query), pool, topk=3),
         "mkl+knn": match(transport(query), pool, topk=3),
     }
     for name, mapped in expected.items():
