@@ -247,10 +247,13 @@ def check_suffix(path: Path) -> None:
 
 def write_audio(
     path: str | Path, waveform: Waveform, sample_rate: int = SAMPLE_RATE, gain: float = 1.0
-) -> None:
+) -> float:
     """Write (T,), times `gain`, as 16-bit audio, whole or not at all; the suffix names the format.
 
     Samples beyond [-1, 1] would clip: the waveform is then scaled down to a peak of 1.
+
+    Returns:
+        The gain that was applied: less than `gain` where samples would have clipped.
     """
     path = Path(path)
     check_suffix(path)
@@ -258,10 +261,12 @@ def write_audio(
     if not all(np.isfinite(block).all() for block in blocks):
         raise AudioError(path, "NaN or infinite samples are not written")
     peak = gain * max((float(np.abs(block).max()) for block in blocks), default=0.0)
+    gain /= max(1.0, peak)
     kind = path.suffix.lstrip(".").upper()
     with (
         atomic_file(path) as part,
         soundfile.SoundFile(part, "w", sample_rate, 1, "PCM_16", format=kind) as sound,
     ):
         for block in blocks:
-            sound.write(block * np.float32(gain / max(1.0, peak)))
+            sound.write(block * np.float32(gain))
+    return gain

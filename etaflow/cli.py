@@ -1,5 +1,6 @@
 """The command line: `etaflow convert …`, `etaflow analyze …`."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +33,8 @@ def convert(
 ) -> None:
     """Say SOURCE in the voice of the REFERENCES, which may be of any rate and length.
 
-    The result is at -16 LUFS and as long as the source. Silence around the speech of references is
-    left out.
+    The result is at -16 LUFS, or as loud as it can be without clipping, and as long as the source.
+    Silence around the speech of references is left out.
     """
     from etaflow.audio import (
         SAMPLE_RATE,
@@ -51,8 +52,12 @@ def convert(
 
     try:
         check_suffix(output)
+        if output.is_dir():
+            raise IsADirectoryError(f"{output} is a folder; give the file to write")
         for path in (source, *references):
             check_audio(path)
+            if output.exists() and output.samefile(path):
+                raise FileExistsError(f"{output} is one of the recordings; write to another file")
         converter = VoiceConverter.from_pretrained(bundle, select_device(gpus))
         waveform = on_disk(read_blocks(source))
         voices = [read_audio(path) for path in references]
@@ -65,10 +70,16 @@ def convert(
         )
         converted = on_disk(blocks)
         gain = converter.gain(method, converted)
-        write_audio(output, converted, converter.sample_rate, gain)
+        written = write_audio(output, converted, converter.sample_rate, gain)
     except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+    if written < gain:
+        typer.echo(
+            f"note: {20 * math.log10(gain / written):.1f} dB quieter than asked for, because its "
+            "peaks would have clipped",
+            err=True,
+        )
     if converter.weights == "untrained":
         typer.echo("note: this bundle stands on untrained weights; expect noise", err=True)
 

@@ -113,7 +113,10 @@ class VoiceConverter:
                 EtaModel.from_pretrained(folder / "eta") if with_eta else None,
                 load_speaker_encoder(folder / "speaker", device) if with_eta else None,
             )
-        except (KeyError, json.JSONDecodeError, SafetensorError, HubError, OSError) as error:
+        except (
+            *(KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError),
+            *(SafetensorError, HubError, OSError),
+        ) as error:
             raise ConversionError(
                 f"{bundle}: damaged bundle ({type(error).__name__}: {error}); make it again"
             ) from error
@@ -250,7 +253,7 @@ class VoiceConverter:
 
         Returns:
             A waveform as long as the source, at `sample_rate`, at -16 LUFS (copies are left as
-            they are).
+            they are); samples may lie beyond [-1, 1].
 
         Raises:
             ConversionError: there is no such method, or what it needs is missing.

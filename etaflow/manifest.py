@@ -8,6 +8,7 @@ so that a changed recording changes its shard's manifest).
 
 import csv
 import hashlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,26 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def read_table(path: str | Path, numbers: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a TSV as strings; the columns named in `numbers` become numbers, empty ones NaN."""
-    table = pd.read_csv(
-        path, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE, encoding="utf-8"
-    )
+    """Read a TSV as strings; the columns named in `numbers` become numbers, empty ones NaN.
+
+    Raises:
+        ManifestError: the file is empty or not UTF-8, or a line has more fields than the header.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of lines that are all too long pandas would take a field for the index, or drop one.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep="\t",
+                dtype=str,
+                keep_default_na=False,
+                quoting=csv.QUOTE_NONE,
+                encoding="utf-8",
+                index_col=False,
+            )
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise ManifestError(f"{path}: not a readable table: {error}") from error
     for column in numbers:
         table[column] = pd.to_numeric(table[column].mask(table[column] == ""))
     return table

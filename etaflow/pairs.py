@@ -1,7 +1,7 @@
 """Who shall say what in whose voice: pairs of sources and targets, and the targets' references."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,12 @@ def _names(values: Sequence[str], most: int = 5) -> str:
     return ", ".join(values[:most]) + (", …" if len(values) > most else "")
 
 
+def _is_file_name(name: str) -> bool:
+    """Whether it names a file within a folder, in the one way to write it."""
+    path = PurePosixPath(name)
+    return name == str(path) and name != "." and not path.is_absolute() and ".." not in path.parts
+
+
 def _completed(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """All columns, from `source_id` and `target_speaker`, `references` where there are some."""
     speakers = manifest.set_index("utterance_id")["speaker_id"]
@@ -29,6 +35,9 @@ def _completed(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
         pairs["references"] = ""
     if "utterance_id" not in pairs:
         pairs["utterance_id"] = pairs["source_id"] + "-to-" + pairs["target_speaker"]
+    odd = [name for name in pairs["utterance_id"] if not _is_file_name(name)]
+    if odd:
+        raise PairError(f"utterance_id {odd[0]!r} is no file name")
     same = pairs[pairs["source_speaker"] == pairs["target_speaker"]]
     if len(same):
         raise PairError(f"source and target are one speaker: {_names(list(same['utterance_id']))}")
@@ -111,8 +120,10 @@ def read_pairs(path: str | Path, manifest: pd.DataFrame) -> pd.DataFrame:
     `utterance_id` names the result; by default it is SOURCE-to-TARGET.
 
     Raises:
+        ManifestError: it is no table.
         PairError: a column is missing or unknown, an utterance or speaker is not in the manifest,
-            references are of several speakers or of another than the target.
+            references are of several speakers or of another than the target, or one stands twice,
+            or a name of a result is no file name.
     """
     pairs = read_table(path)
     allowed = {"utterance_id", "source_id", "target_speaker", "references"}
@@ -140,6 +151,8 @@ def _with_targets(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     speakers = manifest.set_index("utterance_id")["speaker_id"]
     targets: list[str] = []
     for line, names in enumerate(listed, start=2):
+        if len(set(names)) < len(names):
+            raise PairError(f"line {line}: a reference stands twice ({' '.join(names)})")
         found: list[str] = sorted({str(speakers[name]) for name in names})
         if "target_speaker" in pairs:
             found = sorted({*found, str(pairs["target_speaker"].iloc[line - 2])})

@@ -161,6 +161,10 @@ def misfits(config):
         yield from kind("conversion.judge", conversion["judge"], SPEAKER_ENCODERS)
         if "model" in conversion["asr"]:
             yield from kind("conversion.asr.model", conversion["asr"]["model"], {"faster-whisper"})
+        table = conversion["pairs"].get("table")
+        if table is not None and not os.path.isfile(table):
+            # Snakemake keeps outputs whose input is missing: those of other pairs.
+            yield f"conversion.pairs.table = {table!r}: there is no such file"
         for name, entry in conversion["systems"].items():
             if entry["method"] in ("original", "copy"):
                 place = f"conversion.systems.{name}: {entry['method']} has no references"

@@ -5,8 +5,8 @@ with the names of HiFi-GAN: `lin_pre`, `conv_pre`, `ups.N`, `resblocks.N.convs1.
 `resblocks.N.convs2.M`, `conv_post`.
 """
 
-import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -36,6 +36,8 @@ def fold_weight_norm(weights: Mapping[str, Any]) -> dict[str, Any]:
             g, v = weights[name], weights.get(stem + direction)
             if not (isinstance(g, torch.Tensor) and isinstance(v, torch.Tensor)):
                 continue
+            if not (g.is_floating_point() and v.is_floating_point()):
+                continue
             if v.dim() > 1 and g.shape == (len(v), *[1] * (v.dim() - 1)):
                 norm = torch.linalg.vector_norm(v, dim=tuple(range(1, v.dim())), keepdim=True)
                 folded[f"{stem}weight"] = v * (g / norm)
@@ -54,6 +56,8 @@ def misfits(found: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> list[
             wrong.append(f"{name} is no tensor")
         elif found[name].shape != shapes[name]:
             wrong.append(f"{name} is {tuple(found[name].shape)}, not {tuple(shapes[name])}")
+        elif not (found[name].is_floating_point() and found[name].isfinite().all()):
+            wrong.append(f"{name} holds other than finite floating-point numbers")
     return wrong
 
 
@@ -72,11 +76,19 @@ def read_checkpoint(path: str | Path) -> tuple[GeneratorConfig, dict[str, Any]]:
         VocoderError: the file is unreadable or no such checkpoint, or no generator has its sizes.
     """
     try:
+        if zipfile.is_zipfile(path):
+            # PyTorch writes checksums and does not look at them.
+            with zipfile.ZipFile(path) as archive:
+                if bad := archive.testzip():
+                    raise ValueError(f"{bad} fails its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    # Whatever a damaged file makes of the reader: zip, unpickling and tensor errors.
+    except Exception as error:
         raise VocoderError(f"{path}: not a readable checkpoint ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("generator"), dict):
         raise VocoderError(f"{path}: a checkpoint of kNN-VC's generator has a key generator")
+    if not all(isinstance(name, str) for name in content["generator"]):
+        raise VocoderError(f"{path}: weights that have no names")
     weights = fold_weight_norm(content["generator"])
     try:
         return _size(weights), weights

@@ -1,5 +1,6 @@
 """`etaflow convert` on recordings of any kind, as a program."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -53,7 +54,11 @@ def test_any_rate_and_stereo(
     num_samples = soundfile.info(source).frames
     assert (info.samplerate, info.channels) == (16_000, 1)
     assert info.frames == resampled_length(num_samples, rate)
-    assert integrated_loudness(read_audio(output), 16_000) == pytest.approx(-16, abs=0.5)
+    # What an untrained vocoder says is mostly offset, and would clip at -16 LUFS.
+    quieter = re.search(r"note: (\d+\.\d) dB quieter than asked for", done.stderr)
+    missing = float(quieter[1]) if quieter else 0.0
+    loudness = integrated_loudness(read_audio(output), 16_000)
+    assert loudness == pytest.approx(-16 - missing, abs=0.5)
 
 
 def test_what_is_too_short_is_refused_and_leaves_nothing(

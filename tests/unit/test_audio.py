@@ -252,7 +252,7 @@ def test_a_waveform_on_disk_is_that_in_memory() -> None:
 def test_a_gain_is_applied_and_never_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "BLOCK", 1_000)
     waveform = sine(200, 0.5, 16_000, amplitude=0.5)
-    write_audio(tmp_path / "x.flac", waveform, gain=0.5)
+    assert write_audio(tmp_path / "x.flac", waveform, gain=0.5) == 0.5
     np.testing.assert_allclose(read_audio(tmp_path / "x.flac"), 0.5 * waveform, atol=1e-4)
-    write_audio(tmp_path / "x.wav", waveform, gain=8.0)
+    assert write_audio(tmp_path / "x.wav", waveform, gain=8.0) == pytest.approx(2, rel=1e-3)
     np.testing.assert_allclose(read_audio(tmp_path / "x.wav"), 2 * waveform, atol=2e-4)

@@ -90,6 +90,10 @@ def test_parts_for_other_features_are_refused(parts: tuple, wavlm_tiny: Path) ->
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"no bundle: it has no config\.json"):
         VoiceConverter.from_pretrained(tmp_path)
+    for damaged in (b"[]", b"\xff", b"{", b'{"format": "etaflow-bundle/1"}'):
+        (tmp_path / "config.json").write_bytes(damaged)
+        with pytest.raises(ValueError, match=tmp_path.name):
+            VoiceConverter.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"format": "other"}')
     with pytest.raises(ConversionError, match="format 'other', expected etaflow-bundle/1"):
         VoiceConverter.from_pretrained(tmp_path)

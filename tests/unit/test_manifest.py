@@ -132,3 +132,13 @@ def test_a_smaller_draw_of_training_utterances_is_part_of_a_larger_one() -> None
     assert large == sorted(large) != training_utterances(table, 12, seed=4)
     with pytest.raises(ManifestError, match="21 training utterances asked for, there are 20"):
         training_utterances(table, 21)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"a\tb\nx\t\xe9\n", b"a\tb\nextra\tx\ty\n", b"a\tb\nx\ty\t\n", b"a\nb\nc\td\n"]
+)
+def test_a_table_that_would_be_misread_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_bytes(text)
+    with pytest.raises(ManifestError, match=r"table\.tsv: not a readable table"):
+        read_table(path)

@@ -86,6 +86,7 @@ def test_a_table_may_name_targets_or_references_or_both(tmp_path: Path) -> None:
         (["source_id", "references"], ("a-0", "b-0 c-0"), r"line 2: references of 2 speakers"),
         (["source_id", "references"], ("a-0", "b-9"), r"reference\(s\) not in the manifest: b-9"),
         (["source_id", "references"], ("a-0", ""), "line 2: references of 0 speakers"),
+        (["source_id", "references"], ("a-0", "b-0 b-1 b-0"), "line 2: a reference stands twice"),
         (
             ["source_id", "target_speaker", "references"],
             ("a-0", "c", "b-0"),
@@ -99,6 +100,17 @@ def test_a_wrong_table_is_refused_with_its_place(
     with pytest.raises(PairError, match=message) as caught:
         read_pairs(table(tmp_path, columns, line), CORPUS)
     assert "pairs.tsv" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/a", "../a", "a/../b", "a//b", "a/", "./a"])
+def test_a_name_that_is_no_file_name_or_another_way_to_write_one_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    columns = ["utterance_id", "source_id", "target_speaker"]
+    with pytest.raises(PairError, match=f"utterance_id {name!r} is no file name"):
+        read_pairs(table(tmp_path, columns, (name, "a-0", "b")), CORPUS)
+    kept = read_pairs(table(tmp_path, columns, ("b/a", "a-0", "b")), CORPUS)
+    assert rows(kept, "utterance_id") == [("b/a",)]
 
 
 def test_pairs_of_one_name_and_no_pairs_are_refused(tmp_path: Path) -> None:

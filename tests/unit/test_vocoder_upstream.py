@@ -123,6 +123,10 @@ def test_a_loaded_generator_is_saved_and_trained_on(tmp_path: Path) -> None:
         ({"resblocks.4.convs1.1.bias": torch.zeros(7)}, r"4\.convs1\.1\.bias is \(7,\), not \(8,"),
         ({"conv_post.weight_v": torch.ones(1, 2, 5)}, r"conv_post\.weight is \(1, 2, 5\), not \(1"),
         ({"ups.0.weight_g": torch.ones(1, 16, 1)}, r"unknown ups\.0\.weight_g, ups\.0\.weight_v"),
+        ({7: torch.zeros(2)}, r"g\.pt: weights that have no names"),
+        ({"lin_pre.bias": torch.full((8,), torch.nan)}, r"lin_pre\.bias holds other than finite"),
+        ({"lin_pre.bias": torch.zeros(8, dtype=torch.int64)}, r"lin_pre\.bias holds other than"),
+        ({"ups.0.weight_g": torch.ones(32, 1, 1, dtype=torch.int64)}, r"unknown ups\.0\.weight_g"),
         ({"lin_pre.bias": "text"}, r"lin_pre\.bias is no tensor"),
         ({"resblocks.0.convs1.0.weight_v": torch.ones(16, 16, 4)}, r"g\.pt: .*odd kernels"),
         # Half a kernel is no factor of a rate, or none at all.
@@ -139,12 +143,22 @@ def test_weights_that_do_not_fit_are_named(
         Generator.from_pretrained(path)
 
 
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.pt"
     with pytest.raises(VocoderError, match=r"g\.pt: not a readable vocoder"):
         Generator.from_pretrained(path)
-    for content in (b"", b"no checkpoint", pickle.dumps({"generator": Path}, protocol=2)):
+    for content in (b"", b"no checkpoint", b"hello", pickle.dumps({"generator": Path}, protocol=2)):
         path.write_bytes(content)
+        with pytest.raises(VocoderError, match=r"g\.pt: not a readable checkpoint"):
+            Generator.from_pretrained(path)
+    torch.save({"generator": make_upstream(**SMALL).state_dict()}, path)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], _flipped(whole, len(whole) // 2)):
+        path.write_bytes(damaged)
         with pytest.raises(VocoderError, match=r"g\.pt: not a readable checkpoint"):
             Generator.from_pretrained(path)
     for other in ([1], {"mpd": {}}, {"generator": torch.zeros(2)}):

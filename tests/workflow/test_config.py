@@ -73,6 +73,11 @@ CASES: list[tuple[str, Any, str]] = [
     ("sweep.eta", "other", "sweep.eta = 'other': not in `eta`, which has mini"),
     ("sweep.layer", [0], "sweep.layer.0 = 0: 0 is less than the minimum of 1"),
     ("conversion.eta", "other", "conversion.eta = 'other': not in `eta`, which has mini"),
+    (
+        "conversion.pairs",
+        {"table": "pairs.tsv"},
+        "conversion.pairs.table = 'pairs.tsv': there is no such file",
+    ),
     ("probe.corpus", "other", "probe.corpus = 'other': not in `corpora`, which has mini"),
     ("probe.folds", 1, "probe.folds = 1: 1 is less than the minimum of 2"),
     ("probe.content", "whisper", "probe.content = 'whisper': 'whisper' is not one of"),
