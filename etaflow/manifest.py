@@ -9,6 +9,7 @@ so that a changed recording changes its shard's manifest).
 import csv
 import hashlib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,8 @@ def training_utterances(table: pd.DataFrame, count: int | None = None, seed: int
         raise ManifestError(f"{count} training utterances asked for, there are {len(ids)}")
     order = np.random.default_rng(seed).permutation(len(ids))
     return sorted(ids[index] for index in order[:count])
+
+
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """The first of these names, for a message."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -8,17 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from etaflow.manifest import read_table
+from etaflow.manifest import first_names, read_table
 
 COLUMNS = ["utterance_id", "source_id", "source_speaker", "target_speaker", "references"]
 
 
 class PairError(ValueError):
     """Pairs that cannot be made as asked."""
-
-
-def _names(values: Sequence[str], most: int = 5) -> str:
-    return ", ".join(values[:most]) + (", …" if len(values) > most else "")
 
 
 def _is_file_name(name: str) -> bool:
@@ -40,11 +36,13 @@ def _completed(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
         raise PairError(f"utterance_id {odd[0]!r} is no file name")
     same = pairs[pairs["source_speaker"] == pairs["target_speaker"]]
     if len(same):
-        raise PairError(f"source and target are one speaker: {_names(list(same['utterance_id']))}")
+        raise PairError(
+            f"source and target are one speaker: {first_names(list(same['utterance_id']))}"
+        )
     twice = pairs.loc[pairs["utterance_id"].duplicated(), "utterance_id"]
     if len(twice):
         raise PairError(
-            f"pairs of the same name: {_names(list(twice))}; tell them apart by a column "
+            f"pairs of the same name: {first_names(list(twice))}; tell them apart by a column "
             "utterance_id"
         )
     return pairs[COLUMNS].reset_index(drop=True)
@@ -53,7 +51,7 @@ def _completed(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
 def _require(kind: str, names: Sequence[str], known: pd.Series) -> None:
     unknown: list[str] = sorted(set(names) - {*known})
     if unknown:
-        raise PairError(f"{kind} not in the manifest: {_names(unknown)}")
+        raise PairError(f"{kind} not in the manifest: {first_names(unknown)}")
 
 
 def sample_pairs(manifest: pd.DataFrame, sources_per_speaker: int, seed: int) -> pd.DataFrame:
@@ -128,7 +126,7 @@ def read_pairs(path: str | Path, manifest: pd.DataFrame) -> pd.DataFrame:
     pairs = read_table(path)
     allowed = {"utterance_id", "source_id", "target_speaker", "references"}
     if unknown := sorted(set(map(str, pairs)) - allowed):
-        raise PairError(f"{path}: unknown column(s) {_names(unknown)}")
+        raise PairError(f"{path}: unknown column(s) {first_names(unknown)}")
     if "source_id" not in pairs or not {"target_speaker", "references"} & set(pairs):
         raise PairError(f"{path}: needs the columns source_id, and target_speaker or references")
     if pairs.empty:
@@ -158,7 +156,7 @@ def _with_targets(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
             found = sorted({*found, str(pairs["target_speaker"].iloc[line - 2])})
         if len(found) != 1:
             raise PairError(
-                f"line {line}: references of {len(found)} speakers ({_names(found)}), or of "
+                f"line {line}: references of {len(found)} speakers ({first_names(found)}), or of "
                 "another than the target"
             )
         targets += found

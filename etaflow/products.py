@@ -1,4 +1,4 @@
-"""Matrix products at the speed that the processor has."""
+"""Matrix products and convolutions at the speed that the processor has."""
 
 import os
 
@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 # oneDNN keeps what it compiled for the last 1,024 shapes, more than half a gigabyte when every
-# utterance has its own length. It reads this before its first use.
+# utterance has its own length. It reads this before its first use, so whoever leaves work to it
+# imports this module.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
@@ -23,3 +24,8 @@ def linear(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
         made = F.conv2d(columns, weight[:, :, None, None], bias, dilation=(2, 1))
         return made.squeeze(2).transpose(1, 2)
     return F.linear(hidden, weight, bias)
+
+
+def frames_first(tensor: torch.Tensor) -> torch.Tensor:
+    """The same (B, C, T), in memory as (B, T, C), which oneDNN's convolutions prefer."""
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)

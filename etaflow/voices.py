@@ -31,7 +31,7 @@ class Method:
             reference frames.
         linear: LinearVC (Kamper et al. 2025, arXiv 2506.01510): one affine map, fitted on pairs of
             nearest neighbours.
-        mkl: MKL-VC (Asadulaev et al. 2025, arXiv 2506.09709): optimal transport between Gaussians,
+        mkl: MKL-VC (Lobashev et al. 2025, arXiv 2506.09709): optimal transport between Gaussians,
             in closed form; for references under a minute.
         With both mkl and knn the first brings frames near the target's, the second takes real ones.
     No step (`copy`): the source's own frames, which shows what the vocoder can do.

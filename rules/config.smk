@@ -179,15 +179,38 @@ def misfits(config):
             if conversion["eta"] is None and "eta" in system["method"]:
                 yield f"conversion.eta = None: systems.{name}.method = {system['method']!r} needs one"
     for section in ("conversion", "bundle"):
-        if section in config and config[section]["eta"] is not None:
-            names = config[section]
-            vocoder, eta = config["vocoder"][names["vocoder"]], config["eta"][names["eta"]]
-            for key in ("ssl", "layer"):
-                if vocoder[key] != eta[key]:
-                    yield (
-                        f"{section}.eta = {names['eta']!r}: {key} is {eta[key]!r}, that of the "
-                        f"vocoder {names['vocoder']!r} is {vocoder[key]!r}"
-                    )
+        if section in config:
+            yield from unlike_features(config, section)
+
+
+def unlike_features(config, section):
+    """Where the vocoder, the Eta model and the systems of a section are not on the same features."""
+    names = config[section]
+    vocoder = config["vocoder"][names["vocoder"]]
+    if names["eta"] is not None:
+        eta = config["eta"][names["eta"]]
+        for key in ("ssl", "layer"):
+            if vocoder[key] != eta[key]:
+                yield (
+                    f"{section}.eta = {names['eta']!r}: {key} is {eta[key]!r}, that of the "
+                    f"vocoder {names['vocoder']!r} is {vocoder[key]!r}"
+                )
+    if vocoder["features"] != "eta":
+        return
+    # The config does not know which Eta model a vocoder from elsewhere was trained with.
+    if names["eta"] is None or names["eta"] != vocoder.get("eta", names["eta"]):
+        yield (
+            f"{section}.eta = {names['eta']!r}: the vocoder {names['vocoder']!r} reads eta "
+            f"features; say `eta: {vocoder.get('eta', 'NAME')}`, which it is trained with"
+        )
+    for name, system in names.get("systems", {}).items():
+        method, copied = system["method"], "base" in system
+        if not (copied or method in ("original", "copy") or method.endswith("-eta")):
+            yield (
+                f"conversion.systems.{name}.method = {method!r}: the vocoder "
+                f"{names['vocoder']!r} reads eta features; allowed are original, copy, and "
+                "methods that end in -eta"
+            )
 
 
 def swept_value(axis, value):

@@ -8,8 +8,7 @@ import typer
 
 from etaflow.atomic import atomic_directory
 from etaflow.models import ModelInfo, read_model_info, worst_weights
-from etaflow.vocoder import Generator
-from etaflow.vocoder.generator import VocoderError
+from etaflow.vocoder import Generator, VocoderError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -12,7 +12,7 @@ import typer
 import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.eta import EtaFeatures, EtaModel
-from etaflow.manifest import read_manifest
+from etaflow.manifest import first_names, read_manifest
 from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
@@ -23,6 +23,12 @@ from etaflow.vocoder.segments import Waveforms, full_band, hold_out
 from etaflow.vocoder.task import VocoderTask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def say(message: str) -> None:
+    """Print to the log, once: several processes come by here."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(message, err=True)
 
 
 @app.command()
@@ -69,20 +75,19 @@ def main(
         raise typer.BadParameter("--tracker needs --tracker-dir")
     info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
-    store = (
-        EtaFeatures(features, EtaModel.from_pretrained(eta), Embeddings.read(embeddings))
-        if eta and embeddings
-        else FeatureStore(features)
-    )
+    store, origin, models = FeatureStore(features), {}, []
+    if eta and embeddings:
+        fit = EtaModel.from_pretrained(eta)
+        store = EtaFeatures(features, fit, Embeddings.read(embeddings))
+        origin = {"eta": settings["eta"], "eta_digest": fit.digest}
+        models = [eta / "eta.safetensors", embeddings]
     sizes = GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
     table = table[table["utterance_id"].isin(store.utterance_ids)].set_index("utterance_id")
     usable, narrow = full_band(table["sample_rate"].to_dict(), sizes.sample_rate)
     if narrow:
-        named = ", ".join(narrow[:5]) + (", …" if len(narrow) > 5 else "")
-        typer.echo(
+        say(
             f"left out: {len(narrow)} of {len(table)} utterances, recorded at less than the "
-            f"generator's {sizes.sample_rate} Hz ({named})",
-            err=True,
+            f"generator's {sizes.sample_rate} Hz ({first_names(narrow)})"
         )
     train_ids, validation_ids = hold_out(
         sorted(usable), settings["validation_utterances"], settings["seed"]
@@ -102,16 +107,13 @@ def main(
         lr_decay=settings["lr_decay"],
         adversarial_from=settings["adversarial_from"],
     )
-    padded = task.dataset.num_padded
-    if padded and os.environ.get("RANK", "0") == "0":  # said by one of several processes
-        typer.echo(
+    if padded := task.dataset.num_padded:
+        say(
             f"{padded} of {len(task.dataset)} training utterances are shorter than a segment of "
-            f"{settings['segment_frames']} frames and are padded",
-            err=True,
+            f"{settings['segment_frames']} frames and are padded"
         )
     package = Path(etaflow.__path__[0])
     code = source_files(__file__, package)
-    models = [eta / "eta.safetensors", embeddings] if eta and embeddings else []
     key = fingerprint(config, manifest, model, *features, *models, *code)
     checkpoints = settings["checkpoints"]
     history = train(
@@ -142,12 +144,6 @@ def main(
         key=lambda row: row[1],
     )
     typer.echo(f"kept the weights of step {kept} of {settings['steps']}", err=True)
-    origin = {}
-    if eta:
-        origin = {
-            "eta": settings["eta"],
-            "eta_digest": EtaModel.from_pretrained(eta).digest,
-        }
     with atomic_directory(output_dir) as part:
         generator.save_pretrained(
             part,

@@ -1,4 +1,4 @@
-"""HiFi-GAN vocoder: features (T, D) at 50 frames a second to a waveform, at 16 kHz (320 T,)."""
+"""HiFi-GAN vocoder: features (T, D) at 50 frames a second to a waveform (hop_length T,)."""
 
 from etaflow.vocoder.config import GeneratorConfig, VocoderError
 from etaflow.vocoder.generator import Generator

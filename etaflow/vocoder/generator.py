@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from etaflow.atomic import atomic_file, write_json
+from etaflow.products import frames_first
 from etaflow.vocoder import layers
 from etaflow.vocoder.config import GeneratorConfig, VocoderError
 from etaflow.vocoder.weights import fold_weight_norm, misfits, read_checkpoint, upstream_name
@@ -84,7 +85,7 @@ class Generator(nn.Module):
         self.hifigan.remove_weight_norm()
         for module in self._convolutions():
             # Weight norm leaves weights in PyTorch's order of memory.
-            module.conv.weight = nn.Parameter(layers.frames_first(module.conv.weight.detach()))
+            module.conv.weight = nn.Parameter(frames_first(module.conv.weight.detach()))
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -5,15 +5,11 @@ processor; PyTorch's own order, channel after channel, takes two to four times a
 the layers are PyTorch's.
 """
 
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# oneDNN keeps what it compiled for the last 1,024 shapes, and every length of a recording is
-# another shape of every layer. It reads this before its first use.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+from etaflow.products import frames_first
 
 
 class Conv(nn.Module):
@@ -72,8 +68,3 @@ class ConvTranspose(nn.Module):
             stride=(1, self.stride),
             padding=(0, self.padding),
         ).squeeze(2)
-
-
-def frames_first(tensor: torch.Tensor) -> torch.Tensor:
-    """The same (B, C, T), in memory as (B, T, C)."""
-    return tensor.transpose(1, 2).contiguous().transpose(1, 2)

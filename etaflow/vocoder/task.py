@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from etaflow.store import FeatureStore
+from etaflow.vocoder.config import VocoderError
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig, Judgement
-from etaflow.vocoder.generator import Generator, VocoderError
+from etaflow.vocoder.generator import Generator
 from etaflow.vocoder.mel import log_mel
 from etaflow.vocoder.segments import Segments, Waveforms
 

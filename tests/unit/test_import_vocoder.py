@@ -16,8 +16,7 @@ from etaflow import VoiceConverter
 from etaflow.cli import app
 from etaflow.converter import ConversionError
 from etaflow.fetching import fetch_model
-from etaflow.vocoder import Generator, GeneratorConfig
-from etaflow.vocoder.generator import VocoderError
+from etaflow.vocoder import Generator, GeneratorConfig, VocoderError
 from tests.bundle_tools import LAYER, SIZES, facts, run_script
 
 WORDS = {"layer": LAYER, "normalize": False, "features": "prematched"}
@@ -187,8 +186,9 @@ def test_a_bundle_without_an_eta_model_converts_by_neighbours(small_bundle: Path
 
 def test_the_worst_weights_of_a_bundle_go_with_it(small_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(small_bundle, tmp_path / "b")
-    config = json.loads((tmp_path / "b/config.json").read_text())
-    (tmp_path / "b/config.json").write_text(json.dumps(config | {"weights": "untrained"}))
+    config = json.loads((tmp_path / "b/vocoder/config.json").read_text())
+    config["trained_on"]["weights"] = "untrained"
+    (tmp_path / "b/vocoder/config.json").write_text(json.dumps(config))
     assert VoiceConverter.from_pretrained(tmp_path / "b").weights == "untrained"
 
 

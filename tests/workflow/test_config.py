@@ -237,6 +237,7 @@ def test_gpus_are_asked_for_by_the_rules_that_compute_on_them() -> None:
 def test_a_vocoder_of_eta_features_waits_for_its_eta_model(tmp_path: Path) -> None:
     config = changed(load_config(), "vocoder.hifigan-tiny.features", "eta")
     config = changed(config, "vocoder.hifigan-tiny.eta", "mini")
+    config = changed(config, "conversion", ...)
     output = snakemake(tmp_path, config, "vocoder", "--dry-run", "--printshellcmds")
     parts = "--eta results/mini/eta/mini --embeddings results/mini/embeddings/mini/resemblyzer.h5"
     assert parts in output
@@ -246,6 +247,31 @@ def test_a_vocoder_of_eta_features_waits_for_its_eta_model(tmp_path: Path) -> No
     config = changed(config, "vocoder.hifigan-tiny.eta", "other")
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
     assert "vocoder.hifigan-tiny.eta = 'other': layer is 2, that of the vocoder is 3" in output
+
+
+def test_a_vocoder_of_eta_features_is_not_given_others(tmp_path: Path) -> None:
+    config = changed(load_config(), "vocoder.hifigan-tiny.features", "eta")
+    config = changed(config, "vocoder.hifigan-tiny.eta", "mini")
+    config["conversion"] |= {
+        "systems": {
+            "copy": {"method": "copy"},
+            "eta": {"method": "knn-eta"},
+            "raw": {"method": "knn"},
+        },
+        "references": {"systems": ["eta"], "seconds": [5]},
+    }
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert output.count("reads eta features; allowed are original, copy, and methods that end") == 1
+    assert "conversion.systems.raw.method = 'knn': the vocoder 'hifigan-tiny' reads" in output
+    del config["conversion"]["systems"]["raw"]
+    snakemake(tmp_path, config, "--dry-run")
+    config["eta"]["other"] = config["eta"]["mini"] | {"pca": 4}
+    for section, name in (("conversion", "other"), ("bundle", None)):
+        config |= {"bundle": {"vocoder": "hifigan-tiny", "eta": "mini"}}
+        wrong = changed(config, f"{section}.eta", name)
+        output = snakemake(tmp_path, wrong, "--dry-run", ok=False)
+        assert f"{section}.eta = {name!r}: the vocoder 'hifigan-tiny' reads eta features" in output
+        assert "say `eta: mini`, which it is trained with" in output
 
 
 @pytest.mark.parametrize(
