@@ -202,7 +202,12 @@ def on_disk(blocks: Iterable[Waveform]) -> Waveform:
         return np.memmap(file, np.float32, "r+") if file.tell() else np.zeros(0, np.float32)
 
 
-def _read_unchanged(path: str | Path, checksum: str) -> Waveform:
+def read_unchanged(path: str | Path, checksum: str) -> Waveform:
+    """Read a file as mono (T,) at 16 kHz.
+
+    Raises:
+        AudioError: as `read_audio`, or the file has another checksum than `check_audio` found.
+    """
     if file_checksum(path) != checksum:
         raise AudioError(
             path, "changed since its manifest was made; run `snakemake manifests`, then go on"
@@ -228,7 +233,7 @@ def read_ahead(
     waiting: deque[list[Future[Waveform]]] = deque()
     try:
         for batch in batches:
-            waiting.append([pool.submit(_read_unchanged, *file) for file in batch])
+            waiting.append([pool.submit(read_unchanged, *file) for file in batch])
             if len(waiting) > 1:
                 yield [reading.result() for reading in waiting.popleft()]
         while waiting:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 import typer
 
-from etaflow.audio import SAMPLE_RATE, file_checksum, read_audio, resampled_length, write_audio
+from etaflow.audio import SAMPLE_RATE, file_checksum, read_unchanged, resampled_length, write_audio
 from etaflow.converter import VoiceConverter
 from etaflow.device import select_device
 from etaflow.eta import EtaModel
@@ -50,7 +50,8 @@ class System:
 
     def speech(self, name: str) -> Floats:
         """The frames (T, D) of an utterance between its first and last word."""
-        span = speech_span(read_audio(self.manifest.loc[name, "path"]))
+        row = self.manifest.loc[name]
+        span = speech_span(read_unchanged(row["path"], row["checksum"]))
         return self.store[name][self.converter.ssl.frames_within(*span)]
 
     def voice(self, target: str, names: list[str]) -> tuple[Voice, float]:
@@ -135,7 +136,7 @@ def main(
                 waveform = (
                     system.convert(pair.source_id, voice)
                     if system and voice
-                    else read_audio(source["path"])
+                    else read_unchanged(source["path"], source["checksum"])
                 )
                 path = wav_dir / f"{pair.utterance_id}.wav"
                 write_audio(path, waveform, rate)

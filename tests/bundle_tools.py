@@ -118,7 +118,7 @@ def make_bundle(
     return folder / "bundle"
 
 
-def run_script(name: str, arguments: dict[str, Any]) -> None:
+def run_script(name: str, arguments: dict[str, Any], *positional: Path) -> None:
     """Run one of `scripts/` in this process; what it raises is raised."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
     assert spec
@@ -126,6 +126,7 @@ def run_script(name: str, arguments: dict[str, Any]) -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     command = [part for key, value in arguments.items() for part in (f"--{key}", str(value))]
+    command += map(str, positional)
     done = CliRunner().invoke(script.app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
 
