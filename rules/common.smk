@@ -61,12 +61,11 @@ RESULTS = f"results/{config['run']}"
 LOGS = f"logs/{config['run']}"
 BENCHMARKS = f"benchmarks/{config['run']}"
 
-# What a training is followed by. A resource of rules, not a param: to follow it elsewhere is no
-# reason to train again.
+# What a training is followed by.
 TRACKER = config.get("tracker", "tensorboard") or "none"
 
 # Starts a training, in a process a GPU. Chosen by the shell and not in params: another number of
-# GPUs is no reason to train again either.
+# GPUs is no reason to train again.
 LAUNCH = (
     "launch=python; [ {resources.gpu} -lt 2 ] || launch='accelerate launch --multi_gpu"
     " --num_processes {resources.gpu} --num_machines 1 --main_process_port 0"
@@ -144,6 +143,12 @@ def features_of(section):
         return shard_files(stage, entry["corpus"], entry["ssl"], entry["layer"])
 
     return files
+
+
+def trained_vocoder(wildcards):
+    """What a training depends on in the config: its checkpoints do not change its result."""
+    entry = entry_of("vocoder", wildcards)
+    return json.dumps({k: v for k, v in entry.items() if k != "checkpoints"}, sort_keys=True)
 
 
 def eta_of_vocoder(wildcards):

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,20 @@ def test_a_training_is_started_in_a_process_a_gpu(tmp_path: Path, gpus: int, sta
     said = subprocess.run(["bash", "-c", launch], capture_output=True, text=True, check=True)
     assert said.stdout.startswith(started)
     assert f"--gpus {gpus} " in command
+
+
+def test_a_training_is_named_by_what_its_result_depends_on(tmp_path: Path) -> None:
+    def command(key: str, value: Any) -> str:
+        config = changed(load_config(), f"vocoder.hifigan-tiny.{key}", value)
+        shown = snakemake(tmp_path, config, "vocoder", "--dry-run", "--printshellcmds")
+        return next(line for line in shown.splitlines() if "launch=python" in line)
+
+    often = command("checkpoints", {"every": 7, "keep": 3})
+    assert "--checkpoint-every 7 --checkpoints-kept 3 " in often
+    usual = command("checkpoints", {"every": 150, "keep": 2})
+    configs = [line.split("--config ")[1].split(" --manifest")[0] for line in (often, usual)]
+    assert configs[0] == configs[1]
+    assert configs[0] != command("steps", 7).split("--config ")[1].split(" --manifest")[0]
 
 
 @pytest.mark.parametrize(
