@@ -24,6 +24,7 @@ config = validated(config)
 
 
 include: "rules/common.smk"
+include: "rules/outcome.smk"
 
 
 wildcard_constraints:

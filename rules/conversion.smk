@@ -1,7 +1,7 @@
 """Conversion: every system on the same pairs, transcribed and scored alike.
 
-Needs a vocoder, an Eta model, and the features and embeddings of the corpus. Makes
-`conversion/{system}/converted.tsv` with its audio, and `conversion/metrics.tsv` of all systems.
+Needs a vocoder and the features of the corpus; for systems in eta space an Eta model and the
+embeddings, too. Makes `conversion/{system}/converted.tsv` with its audio, and `conversion/metrics.tsv` of all systems.
 """
 
 CONVERSION = config.get("conversion", {})

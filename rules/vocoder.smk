@@ -66,18 +66,24 @@ rule train_vocoder:
     threads: 1
     resources:
         gpu=1,
+        # Not params, like the number of GPUs: to keep other checkpoints, or to follow the training
+        # elsewhere, is no reason to train again.
         tracker=TRACKER,
+        checkpoint_every=lambda w: entry_of("vocoder", w)["checkpoints"]["every"],
+        checkpoints_kept=lambda w: entry_of("vocoder", w)["checkpoints"]["keep"],
         mem_mb=16000,
         runtime="7d",
     params:
-        config=subtree("vocoder.{vocoder}"),
+        config=trained_vocoder,
         folder=f"{RESULTS}/vocoder/{{vocoder}}",
         work=f"{RESULTS}/work/train_vocoder/{{vocoder}}",
         eta=eta_options,
     shell:
         f"{LAUNCH} {{input.code[0]:q}} {{input.features}}"
         " --config {params.config:q} --manifest {input.manifest} --model {input.model}"
-        " --output-dir {params.folder} --working-dir {params.work} {params.eta} --tracker {resources.tracker}"
+        " --output-dir {params.folder} --working-dir {params.work} {params.eta}"
+        " --checkpoint-every {resources.checkpoint_every}"
+        " --checkpoints-kept {resources.checkpoints_kept} --tracker {resources.tracker}"
         f" --tracker-dir {LOGS}/tensorboard/train_vocoder/{{wildcards.vocoder}}"
         " --threads {threads} --gpus {resources.gpu} 2> >(tee {log} >&2)"
 

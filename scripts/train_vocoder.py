@@ -41,7 +41,7 @@ def main(
         typer.Option(
             help="JSON: {features, eta, generator, discriminator, segment_frames, batch_size, "
             "steps, learning_rate, lr_decay, adversarial_from, precision, ema, clip_norm, "
-            "validate_every, validation_utterances, checkpoints, seed}"
+            "validate_every, validation_utterances, seed}"
         ),
     ],
     manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
@@ -50,6 +50,8 @@ def main(
     ],
     working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
     model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
+    checkpoint_every: Annotated[int, typer.Option(help="steps between checkpoints", min=1)],
+    checkpoints_kept: Annotated[int, typer.Option(help="so many of the newest", min=1)] = 2,
     eta: Annotated[
         Path | None, typer.Option(help="folder of the Eta model, for features: eta")
     ] = None,
@@ -115,7 +117,6 @@ def main(
     package = Path(etaflow.__path__[0])
     code = source_files(__file__, package)
     key = fingerprint(config, manifest, model, *features, *models, *code)
-    checkpoints = settings["checkpoints"]
     history = train(
         task,
         Settings(
@@ -123,8 +124,8 @@ def main(
             seed=settings["seed"],
             validate_every=settings["validate_every"],
             select="mel_distance",
-            checkpoint_every=checkpoints["every"],
-            checkpoints_kept=checkpoints["keep"],
+            checkpoint_every=checkpoint_every,
+            checkpoints_kept=checkpoints_kept,
             precision=settings["precision"],
             ema=settings["ema"],
             clip_norm=settings["clip_norm"],

@@ -34,7 +34,6 @@ CONFIG: dict[str, Any] = {
     "clip_norm": 10.0,
     "validate_every": 2,
     "validation_utterances": 1,
-    "checkpoints": {"every": 2, "keep": 1},
     "seed": 0,
 }
 NAMES = ["a", "b", "c", "short", "test"]
@@ -70,6 +69,7 @@ def training(folder: Path, output: Path, config: dict[str, Any], *arguments: str
         *("--config", json.dumps(config, sort_keys=True)),
         *("--model", folder / "model" / "model.json", "--manifest", folder / "manifest.tsv"),
         *("--output-dir", output / "vocoder", "--working-dir", output / "work"),
+        *("--checkpoint-every", 2, "--checkpoints-kept", 1),
         *arguments,
     ]
 

@@ -281,9 +281,11 @@ def test_a_pass_of_several_layers_sees_its_settings_change(run: Path) -> None:
     assert (jobs["dump_features__mini__wavlm-tiny"], jobs["fit_eta"]) == (2, 3)
 
 
-def test_another_tracker_or_number_of_gpus_trains_nothing_again(run: Path) -> None:
+def test_another_tracker_checkpoint_or_number_of_gpus_trains_nothing_again(run: Path) -> None:
     for tracker in (None, "wandb"):
         assert planned(run, small_config() | {"tracker": tracker}) == {}
+    often = changed(small_config(), "vocoder.hifigan-tiny.checkpoints", {"every": 3, "keep": 1})
+    assert planned(run, often) == {}
     more = ("--resources", "gpu=4", "--set-resources", "train_vocoder:gpu=4")
     assert "Nothing to be done" in snakemake(run, small_config(), "--dry-run", *more)
 

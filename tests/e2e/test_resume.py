@@ -114,11 +114,11 @@ def test_a_training_killed_three_times_ends_in_the_same_bytes(tmp_path: Path) ->
         "steps": 120,
         "adversarial_from": 20,
         "validate_every": 50,
-        "checkpoints": {"every": 7, "keep": 2},
     }
+    saving = ("--checkpoint-every", "7", "--checkpoints-kept", "2")
 
     def start(name: str) -> subprocess.Popen[str]:
-        job = python(*training(tmp_path, tmp_path / name, config))
+        job = python(*training(tmp_path, tmp_path / name, config, *saving))
         return subprocess.Popen(job, stderr=subprocess.PIPE, text=True)
 
     def steps_saved() -> int:

@@ -1,8 +1,6 @@
 """Vocoders at other rates than 16 kHz: sizes, spectrograms, segments, and who can teach them."""
 
-import json
 import math
-import sys
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -21,8 +19,7 @@ from etaflow.vocoder import Generator, GeneratorConfig, VocoderError, log_mel
 from etaflow.vocoder.discriminator import DiscriminatorConfig
 from etaflow.vocoder.segments import Segments, Waveforms, full_band
 from etaflow.vocoder.task import VocoderTask
-from tests.conftest import ROOT
-from tests.vocoder_tools import CONFIG
+from tests.vocoder_tools import CONFIG, python, training
 
 FACTORS = {22_050: (9, 7, 7), 24_000: (10, 8, 6), 44_100: (14, 9, 7), 48_000: (10, 8, 12)}
 SIZES: dict[str, Any] = {
@@ -164,15 +161,8 @@ def test_a_training_leaves_narrow_recordings_out_and_names_them(
     sizes = {"sample_rate": 24_000, "upsample_factors": FACTORS[24_000]}
     sizes |= {"upsample_kernels": [factor + 2 for factor in FACTORS[24_000]]}
     config = {**CONFIG, "generator": {**CONFIG["generator"], **sizes}, "segment_frames": 8}
-    command = [
-        sys.executable,
-        ROOT / "scripts/train_vocoder.py",
-        tmp_path / "0.h5",
-        "--config",
-        json.dumps(config),
-    ]
-    command += ["--model", tmp_path / "model/model.json", "--manifest", tmp_path / "manifest.tsv"]
-    command += ["--output-dir", tmp_path / "vocoder", "--working-dir", tmp_path / "working"]
+    (tmp_path / "0.h5").rename(tmp_path / "0000.h5")
+    command = python(*training(tmp_path, tmp_path, config))
     done = run(command, check=True, capture_output=True, text=True)
     assert "left out: 1 of 3 utterances" in done.stderr
     assert "24000 Hz (at-16000)" in done.stderr

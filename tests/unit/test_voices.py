@@ -1,12 +1,24 @@
+import re
+
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from etaflow.eta import EtaModel
 from etaflow.knn import match
 from etaflow.mappings import fit_linear, fit_transport
 from etaflow.store import unit_rows
-from etaflow.voices import ConversionError, Method, Voice, mean_embedding, parse_method
+from etaflow.voices import (
+    METHOD,
+    METHOD_WORDS,
+    ConversionError,
+    Method,
+    Voice,
+    mean_embedding,
+    parse_method,
+)
+from tests.workflow_tools import ROOT
 
 DIM = 6
 
@@ -40,6 +52,19 @@ def converted(voice: Voice, source: np.ndarray, embedding: np.ndarray | None = N
 )
 def test_names_are_read(name: str, steps: tuple[str, ...], space: str) -> None:
     assert parse_method(name) == Method(name, steps, space)
+
+
+def test_the_config_allows_the_same_methods_and_recordings() -> None:
+    schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text(encoding="utf-8"))
+    allowed = schema["$defs"]["method"]
+    assert allowed["description"] == f"original, {METHOD_WORDS}"
+    steps = ("copy", "original", "knn", "linear", "mkl", "mvc")
+    first = [*steps, *(f"{one}+{other}" for one in steps for other in steps)]
+    names = [name + space for name in first for space in ("", "-eta", "-eta-source", "-raw")]
+    in_config = {name for name in names if re.search(allowed["pattern"], name)}
+    in_library = {name for name in names if METHOD.fullmatch(name)}
+    assert in_config == in_library | {"original"}
+    assert len(in_library) == 1 + 4 * 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+# Helper functions of the rules that end a run: conversion, report and bundle.
+
+import json
+import os
+
+
+def method_of(system):
+    return config["conversion"]["systems"][system]["method"]
+
+
+def needs_eta(method):
+    """Whether a system takes speakers out of features: by its method, or because its vocoder does."""
+    vocoder = config["vocoder"][config["conversion"]["vocoder"]]
+    return "eta" in method or (method != "original" and vocoder.get("features") == "eta")
+
+
+def conversion_settings(wildcards):
+    """What a system's conversions depend on in the config, as canonical JSON."""
+    conversion = config["conversion"]
+    system = conversion["systems"][wildcards.system]
+    settings = {key: conversion[key] for key in ("topk", "pairs", "seed")}
+    settings |= {key: system[key] for key in ("method", "reference_seconds")}
+    return json.dumps(settings, sort_keys=True)
+
+
+def conversion_inputs(wildcards):
+    """What a system is made from: its method says."""
+    conversion, method = config["conversion"], method_of(wildcards.system)
+    vocoder = config["vocoder"][conversion["vocoder"]]
+    inputs = {"pairs": conversion["pairs"]["table"]} if "table" in conversion["pairs"] else {}
+    if method != "original":
+        folder = f"{RESULTS}/vocoder/{conversion['vocoder']}"
+        inputs |= {
+            "features": shard_files(
+                "features", conversion["corpus"], vocoder["ssl"], vocoder["layer"]
+            ),
+            "model": ssl_model(vocoder["ssl"]),
+            "vocoder": f"{folder}/generator.safetensors",
+            "vocoder_config": f"{folder}/config.json",
+        }
+    if needs_eta(method):
+        folder = f"{RESULTS}/eta/{conversion['eta']}"
+        inputs |= {
+            "eta": f"{folder}/eta.safetensors",
+            "eta_config": f"{folder}/config.json",
+            "embeddings": embeddings(
+                conversion["corpus"], config["eta"][conversion["eta"]]["encoder"]
+            ),
+        }
+    return inputs
+
+
+def conversion_parts(wildcards, input):
+    """The same as arguments of the script."""
+    parts = list(input.get("features", []))
+    for name in ("model", "embeddings"):
+        parts += [f"--{name} {input[name]}"] if name in input.keys() else []
+    for name in ("vocoder", "eta"):
+        parts += [f"--{name} {os.path.dirname(input[name])}"] if name in input.keys() else []
+    return " ".join(parts)
+
+
+def conversion_models(wildcards):
+    """The models that a system's numbers rest on; the worst of their weights stands beside them."""
+    conversion, method = config["conversion"], method_of(wildcards.system)
+    models = [model(conversion["judge"])]
+    if "model" in conversion["asr"]:
+        models.append(model(conversion["asr"]["model"]))
+    if method != "original":
+        vocoder = config["vocoder"][conversion["vocoder"]]
+        models.append(ssl_model(vocoder["ssl"]))
+        models += [model(vocoder["pretrained"])] if "pretrained" in vocoder else []
+    if needs_eta(method):
+        models.append(model(config["eta"][conversion["eta"]]["encoder"]))
+    return models
+
+
+def report_items():
+    """The figures and pages that the config gives rise to."""
+    items = []
+    if any(config["eta"][name]["pca"] is not None for name in studied()):
+        items.append("scree.svg")
+    items += [f"{figure}-{name}.svg" for name in studied() for figure in ("umap", "norms")]
+    items += ["probe.html"] if "probe" in config and studied() else []
+    items += ["sweep.svg"] if sweep() else []
+    if vocoders(pretrained=False):
+        items.append("training.svg")
+    if "conversion" in config:
+        items += ["det.svg", "metrics.html"]
+        items += ["references.svg"] if references() else []
+        items += ["listening.html"] if synthesised_systems() else []
+    return items
+
+
+def synthesised_systems():
+    """The systems whose output is not a recording."""
+    return [name for name in compared() if method_of(name) != "original"]
+
+
+def evaluation(wildcards):
+    """What the numbers of the conversion rest on, for the protocol that stands beside them."""
+    conversion = config["conversion"]
+    recogniser = config["models"].get(conversion["asr"].get("model"), {})
+    protocol = {
+        "systems": compared(),
+        "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
+        "judge": config["models"][conversion["judge"]],
+        "asr": conversion["asr"] | {"repo": recogniser.get("repo", recogniser.get("path"))},
+        "pairs": conversion["pairs"],
+        "bootstrap_rounds": conversion["bootstrap_rounds"],
+    }
+    return json.dumps(protocol, sort_keys=True)
+
+
+def bundled():
+    """What the bundle is of, {vocoder, eta}; empty if the config asks for none."""
+    found = config.get("bundle", config.get("conversion", {}))
+    return {key: found[key] for key in ("vocoder", "eta") if key in found}
+
+
+def bundle_inputs(wildcards):
+    """What the bundle is made from; without an Eta model neither that nor a speaker encoder."""
+    vocoder, names = config["vocoder"][bundled()["vocoder"]], bundled()
+    folder = f"{RESULTS}/vocoder/{names['vocoder']}"
+    inputs = {
+        "ssl": ssl_model(vocoder["ssl"]),
+        "vocoder": f"{folder}/generator.safetensors",
+        "vocoder_config": f"{folder}/config.json",
+    }
+    if "pretrained" not in vocoder:
+        manifest = f"{RESULTS}/manifests/{vocoder['corpus']}.recordings.tsv"
+        inputs |= {"vocoder_metrics": f"{folder}/metrics.tsv", "vocoder_manifest": manifest}
+    if names["eta"] is not None:
+        eta, folder = config["eta"][names["eta"]], f"{RESULTS}/eta/{names['eta']}"
+        inputs |= {
+            "speaker": model(eta["encoder"]),
+            "eta": f"{folder}/eta.safetensors",
+            "eta_config": f"{folder}/config.json",
+            "eta_manifest": f"{RESULTS}/manifests/{eta['corpus']}.recordings.tsv",
+        }
+    conversion = config.get("conversion", {})
+    if names.items() <= conversion.items():
+        inputs["metrics"] = f"{RESULTS}/conversion/metrics.tsv"
+    return inputs
+
+
+def bundle_parts(wildcards, input):
+    """The same as arguments of the script."""
+    files = {name: input[name] for name in bundle_inputs(wildcards)}
+    files |= {name: os.path.dirname(files[name]) for name in ("vocoder", "eta") if name in files}
+    options = ("ssl", "speaker", "eta", "eta_manifest", "vocoder", "vocoder_manifest", "metrics")
+    return " ".join(
+        f"--{name.replace('_', '-')} {files[name]}" for name in options if name in files
+    )
+
+
+def origin(name):
+    """Where a model of the registry can be had, and under which licence, as far as it is known."""
+    entry = config["models"][name]
+    place = entry.get("url", "").partition("?")[0]  # a query may hold a secret
+    if "repo" in entry:
+        place = f"https://huggingface.co/{entry['repo']}"
+    return {"place": place, "licence": entry.get("licence", "")}
+
+
+def bundle_config(wildcards):
+    """What the card of the bundle says of the config."""
+    names = bundled()
+    entries = {key: config[key][name] for key, name in names.items() if name is not None}
+    vocoder = entries["vocoder"]
+    corpora = sorted({entry["corpus"] for entry in entries.values() if "corpus" in entry})
+    seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in corpora}
+    seeds |= {"vocoder": vocoder["seed"]} if "seed" in vocoder else {}
+    seeds |= {"conversion": config["conversion"]["seed"]} if "conversion" in config else {}
+    origins = {"ssl": origin(config["ssl"][vocoder["ssl"]]["model"])}
+    if "pretrained" in vocoder:
+        origins["vocoder"] = origin(vocoder["pretrained"])
+    if "eta" in entries:
+        origins["speaker"] = origin(entries["eta"]["encoder"])
+    facts = {"run": config["run"], "seeds": seeds, "origins": origins, **entries}
+    if "metrics" in bundle_inputs(wildcards):
+        facts["evaluation"] = json.loads(evaluation(wildcards))
+    return json.dumps(facts, sort_keys=True)
