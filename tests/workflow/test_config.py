@@ -360,6 +360,13 @@ def test_an_amount_of_reference_is_a_system_and_all_of_it_the_base_itself(tmp_pa
     assert "plot_references" not in jobs
 
 
+def test_listed_pairs_need_no_test_split(tmp_path: Path) -> None:
+    config = changed(load_config(), "corpora.mini.split.test_fraction", 0)
+    config = changed(config, "probe", ...)
+    pairs = {"sources": ["s00-000"], "targets": ["s01"]}
+    assert planned(tmp_path, changed(config, "conversion.pairs", pairs))["score_conversion"] == 9
+
+
 def test_references_do_not_take_the_name_of_a_system(tmp_path: Path) -> None:
     config = changed(load_config(), "conversion.systems.knnvc-5s", {"method": "knn"})
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
