@@ -172,6 +172,18 @@ def make_pairs(settings: Mapping[str, Any], manifest: pd.DataFrame, seed: int) -
     return sample_pairs(manifest, settings["sources_per_speaker"], seed)
 
 
+def recordings_of(speaker: str, manifest: pd.DataFrame) -> list[str]:
+    """A speaker's utterances of the test split, or all if there are none, in order of id.
+
+    Args:
+        speaker: in the manifest.
+        manifest: see `etaflow.manifest`, with `utterance_id` as index.
+    """
+    own = manifest[manifest["speaker_id"] == speaker]
+    test = own[own["split"] == "test"]
+    return sorted((test if len(test) else own).index)
+
+
 def choose_references(
     num_frames: Sequence[int], limit: int | None, seed: int, target: str
 ) -> list[tuple[int, int]]:

@@ -173,7 +173,8 @@ def misfits(config):
                 if name in conversion.get("references", {}).get("systems", []):
                     yield f"{place} for conversion.references to vary"
         split = config["corpora"][conversion["corpus"]].get("split", {"test_fraction": 0.5})
-        if split["test_fraction"] == 0:
+        # Sources that are listed may be of any split, and references then are.
+        if split["test_fraction"] == 0 and "sources_per_speaker" in conversion["pairs"]:
             yield f"corpora.{conversion['corpus']}.split.test_fraction = 0: nothing to convert"
         for name, system in conversion["systems"].items():
             if conversion["eta"] is None and "eta" in system["method"]:

@@ -14,7 +14,7 @@ from etaflow.converter import VoiceConverter
 from etaflow.device import select_device
 from etaflow.eta import EtaModel
 from etaflow.manifest import read_manifest, write_table
-from etaflow.pairs import choose_references, make_pairs
+from etaflow.pairs import choose_references, make_pairs, recordings_of
 from etaflow.progress import bar
 from etaflow.ssl import SSLEncoder
 from etaflow.store import Embeddings, FeatureStore, Floats
@@ -23,15 +23,6 @@ from etaflow.vocoder import Generator
 from etaflow.voices import Voice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def references_of(target: str, listed: str, manifest: pd.DataFrame) -> list[str]:
-    """The utterances of a target that a pair means: those listed, or the test split's, or all."""
-    if listed:
-        return listed.split()
-    of_target = manifest[manifest["speaker_id"] == target]
-    test = of_target[of_target["split"] == "test"]
-    return sorted((test if len(test) else of_target).index)
 
 
 class System:
@@ -128,7 +119,7 @@ def main(
     records = []
     with bar(len(pairs), f"converting by {settings['method']}", "utterances") as shown:
         for (target, listed), group in pairs.groupby(["target_speaker", "references"]):
-            names = references_of(target, listed, table)
+            names = listed.split() or recordings_of(target, table)
             voice, seconds = system.voice(target, names) if system else (None, 0.0)
             for pair in group.itertuples():
                 source = table.loc[pair.source_id]

@@ -10,6 +10,7 @@ from etaflow.audio import read_audio
 from etaflow.figures import labelled, spread
 from etaflow.manifest import read_manifest, read_table
 from etaflow.pages import listening_page
+from etaflow.pairs import recordings_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,10 +42,9 @@ def main(
     rows = []
     for source_id, target in chosen:
         source = corpus.loc[source_id]
-        others = corpus[(corpus["speaker_id"] == target) & (corpus["split"] == "test")]
         waveforms = {
             "source": read_audio(source["path"]),
-            "reference": read_audio(others.sort_index()["path"].iloc[0]),
+            "reference": read_audio(corpus.loc[recordings_of(target, corpus)[0], "path"]),
         }
         for name, files in by_pair.items():
             # Systems without a target are listed under the source's own speaker.

@@ -13,7 +13,7 @@ import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.eta import EtaFeatures, EtaModel
 from etaflow.manifest import first_names, read_manifest
-from etaflow.models import read_model_info
+from etaflow.models import read_model_info, worst_weights
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
 from etaflow.training import Settings, train, write_history
@@ -77,12 +77,13 @@ def main(
         raise typer.BadParameter("--tracker needs --tracker-dir")
     info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
-    store, origin, models = FeatureStore(features), {}, []
+    store, origin, models, weights = FeatureStore(features), {}, [], info.weights
     if eta and embeddings:
         fit = EtaModel.from_pretrained(eta)
         store = EtaFeatures(features, fit, Embeddings.read(embeddings))
         origin = {"eta": settings["eta"], "eta_digest": fit.digest}
         models = [eta / "eta.safetensors", embeddings]
+        weights = worst_weights([weights, fit.config["weights"]])
     sizes = GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
     table = table[table["utterance_id"].isin(store.utterance_ids)].set_index("utterance_id")
     usable, narrow = full_band(table["sample_rate"].to_dict(), sizes.sample_rate)
@@ -152,7 +153,7 @@ def main(
             revision=store.meta.revision,
             layer=store.meta.layer,
             normalize=store.meta.normalize,
-            weights=info.weights,
+            weights=weights,
             step=kept,
             features=settings["features"],
             **origin,

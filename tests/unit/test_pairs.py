@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etaflow.manifest import write_table
-from etaflow.pairs import PairError, choose_references, cross_pairs, read_pairs, sample_pairs
+from etaflow.pairs import (
+    PairError,
+    choose_references,
+    cross_pairs,
+    read_pairs,
+    recordings_of,
+    sample_pairs,
+)
 
 
 def manifest(speakers: dict[str, int]) -> pd.DataFrame:
@@ -141,3 +148,10 @@ def test_all_references_come_in_order_and_targets_have_draws_of_their_own() -> N
         tuple(index for index, _ in choose_references([1] * 8, 8, 0, name)) for name in "abcd"
     }
     assert len(orders) == 4
+
+
+def test_a_speaker_is_known_by_test_utterances_or_else_by_all() -> None:
+    corpus = CORPUS.assign(split=["train", "test", "test", "train", "train", "test"])
+    corpus = corpus.sort_index(ascending=False).set_index("utterance_id")
+    assert recordings_of("a", corpus) == ["a-1", "a-2"]
+    assert recordings_of("b", corpus) == ["b-0", "b-1"]

@@ -51,12 +51,13 @@ def test_train_vocoder_writes_a_vocoder_and_clears_its_working_state(tmp_path: P
 @pytest.mark.slow
 def test_a_vocoder_of_eta_features_says_of_which(tmp_path: Path) -> None:
     make_data(tmp_path)
-    eta_model().save_pretrained(tmp_path / "eta")
+    eta_model(weights="published").save_pretrained(tmp_path / "eta")
     config = {**CONFIG, "features": "eta", "eta": "mine", "steps": 1}
     options = ("--eta", tmp_path / "eta", "--embeddings", tmp_path / "embeddings.h5")
     run(python(*training(tmp_path, tmp_path, config, *options)), check=True, capture_output=True)
     trained_on = Generator.from_pretrained(tmp_path / "vocoder").trained_on
     assert (trained_on["features"], trained_on["eta"]) == ("eta", "mine")
+    assert trained_on["weights"] == "untrained"
     assert trained_on["eta_digest"] == eta_model().digest
     done = run(
         python(*training(tmp_path, tmp_path, config)), check=False, capture_output=True, text=True

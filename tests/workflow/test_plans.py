@@ -215,3 +215,10 @@ def test_a_probed_corpus_of_its_own_gets_features_and_embeddings_of_the_eta_mode
     for rule in ("dump_features", "embed_speakers"):
         assert jobs[rule] == with_one[rule] + 3
     assert (jobs["gather_embeddings"], jobs["align_texts"], jobs["probe_speakers"]) == (2, 1, 1)
+
+
+def test_listed_pairs_need_no_test_split(tmp_path: Path) -> None:
+    config = changed(load_config(), "corpora.mini.split.test_fraction", 0)
+    config = changed(config, "probe", ...)
+    pairs = {"sources": ["s00-000"], "targets": ["s01"]}
+    assert planned(tmp_path, changed(config, "conversion.pairs", pairs))["score_conversion"] == 9
