@@ -203,7 +203,8 @@ def test_threads_may_share_an_encoder(wavlm_tiny: Path, waveforms: list) -> None
     with ThreadPoolExecutor(3) as pool:
         for encoded in pool.map(lambda _: encoder.encode(waveforms), range(12)):
             for one, other in zip(encoded, expected, strict=True):
-                assert torch.equal(one, other)
+                # Not to the bit: threads of a pool may compute with another number of cores.
+                torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_weights_stored_in_half_precision_are_used_in_full(
