@@ -202,8 +202,8 @@ def on_disk(blocks: Iterable[Waveform]) -> Waveform:
         return np.memmap(file, np.float32, "r+") if file.tell() else np.zeros(0, np.float32)
 
 
-def read_unchanged(path: str | Path, checksum: str) -> Waveform:
-    """Read a file as mono (T,) at 16 kHz.
+def read_unchanged(path: str | Path, checksum: str, sample_rate: int = SAMPLE_RATE) -> Waveform:
+    """Read a file as mono (T,) at `sample_rate`.
 
     Raises:
         AudioError: as `read_audio`, or the file has another checksum than `check_audio` found.
@@ -212,7 +212,7 @@ def read_unchanged(path: str | Path, checksum: str) -> Waveform:
         raise AudioError(
             path, "changed since its manifest was made; run `snakemake manifests`, then go on"
         )
-    return read_audio(path)
+    return read_audio(path, sample_rate)
 
 
 def read_ahead(

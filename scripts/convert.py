@@ -13,14 +13,16 @@ from etaflow.audio import SAMPLE_RATE, file_checksum, read_unchanged, resampled_
 from etaflow.converter import VoiceConverter
 from etaflow.device import select_device
 from etaflow.eta import EtaModel
+from etaflow.knn import MatchError
 from etaflow.manifest import read_manifest, write_table
+from etaflow.mappings import MappingError
 from etaflow.pairs import choose_references, make_pairs, recordings_of
 from etaflow.progress import bar
 from etaflow.ssl import SSLEncoder
 from etaflow.store import Embeddings, FeatureStore, Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
-from etaflow.voices import Voice
+from etaflow.voices import ConversionError, Voice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -62,12 +64,15 @@ class System:
         voice = self.converter.voice(method.name, taken, vectors, self.settings["topk"])
         return voice, sum(map(len, taken)) / rate
 
-    def convert(self, source: str, voice: Voice) -> np.ndarray:
+    def convert(self, source: str, target: str, voice: Voice) -> np.ndarray:
         """The waveform of one conversion, at the vocoder's rate."""
         features = torch.from_numpy(self.store[source])
         embedding = self.embeddings.rows([source])[0] if self.embeddings else None
-        with torch.inference_mode():
-            converted = voice.mapping(features, embedding)(features)
+        try:
+            with torch.inference_mode():
+                converted = voice.mapping(features, embedding)(features)
+        except (MatchError, MappingError) as error:
+            raise ConversionError(f"{source} to {target}: {error}") from error
         row = self.manifest.loc[source]
         length = resampled_length(row["num_samples"], row["sample_rate"])
         waveform = self.converter.vocode(converted.cpu().numpy(), length)
@@ -125,7 +130,7 @@ def main(
                 source = table.loc[pair.source_id]
                 rate = system.converter.sample_rate if system else SAMPLE_RATE
                 waveform = (
-                    system.convert(pair.source_id, voice)
+                    system.convert(pair.source_id, target, voice)
                     if system and voice
                     else read_unchanged(source["path"], source["checksum"])
                 )

@@ -95,13 +95,14 @@ def main(
     train_ids, validation_ids = hold_out(
         sorted(usable), settings["validation_utterances"], settings["seed"]
     )
+    files = dict(zip(table.index, zip(table["path"], table["checksum"], strict=True), strict=True))
     torch.manual_seed(settings["seed"])
     generator = Generator(sizes)
     task = VocoderTask(
         generator,
         DiscriminatorConfig(**settings["discriminator"]),
         store,
-        Waveforms(table["path"].to_dict(), sizes.sample_rate),
+        Waveforms(files, sizes.sample_rate),
         train_ids,
         validation_ids,
         segment_frames=settings["segment_frames"],

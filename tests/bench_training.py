@@ -22,6 +22,7 @@ import torch.nn.functional as F
 import yaml
 from torch.utils.data import DataLoader
 
+from etaflow.audio import file_checksum
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
 from etaflow.training.batches import Batches
 from etaflow.training.trainer import Settings, Trainer, make_accelerator
@@ -134,7 +135,7 @@ def bench(name: str, vocoder: dict[str, Any], dim: int, turns: int, precision: s
             Generator(config),
             judges,
             store,
-            Waveforms(paths),
+            Waveforms({name: (path, file_checksum(path)) for name, path in paths.items()}),
             names[1:],
             names[:1],
             vocoder["segment_frames"],

@@ -2,13 +2,14 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from etaflow.audio import write_audio
+from etaflow.audio import file_checksum, write_audio
 from etaflow.fetching import fetch_model
 from etaflow.manifest import COLUMNS, write_manifest
 from etaflow.store import Embeddings, FeatureMeta, FeatureWriter
@@ -39,6 +40,11 @@ CONFIG: dict[str, Any] = {
 NAMES = ["a", "b", "c", "short", "test"]
 
 
+def with_checksums(paths: Mapping[str, Path]) -> dict[str, tuple[Path, str]]:
+    """What `Waveforms` reads."""
+    return {name: (path, file_checksum(path)) for name, path in paths.items()}
+
+
 def make_data(folder: Path) -> None:
     """Noise: a manifest, a shard, embeddings and an SSL model's `model.json`."""
     random = np.random.default_rng(0)
@@ -49,7 +55,9 @@ def make_data(folder: Path) -> None:
         path = folder / f"{name}.wav"
         write_audio(path, random.uniform(-0.3, 0.3, size).astype(np.float32))
         split = "test" if name == "test" else "train"
-        rows.append([name, "s", "1", split, str(path), size, 16_000, "", "0000", "0"])
+        rows.append(
+            [name, "s", "1", split, str(path), size, 16_000, "", "0000", file_checksum(path)]
+        )
     write_manifest(pd.DataFrame(rows, columns=COLUMNS), folder / "manifest.tsv")
     meta = FeatureMeta("tiny", "rev", 2, True, 16_000, 320)
     speakers = ["s"] * len(NAMES)

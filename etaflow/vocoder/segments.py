@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from etaflow.audio import SAMPLE_RATE, Waveform, read_audio
+from etaflow.audio import SAMPLE_RATE, Waveform, read_unchanged
 from etaflow.store import FeatureStore
 from etaflow.vocoder.config import VocoderError
 
@@ -24,19 +24,24 @@ class Waveforms:
 
     def __init__(
         self,
-        paths: Mapping[str, str | Path],
+        files: Mapping[str, tuple[str | Path, str]],
         sample_rate: int = SAMPLE_RATE,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
+        """Read these files, each with the checksum that `check_audio` found, by utterance id."""
         self.sample_rate = sample_rate
-        self._paths, self._room = paths, cache_bytes
+        self._files, self._room = files, cache_bytes
         self._cache: dict[str, Waveform] = {}
 
     def read(self, utterance_id: str) -> Waveform:
-        """The whole waveform (T,) of an utterance."""
+        """The whole waveform (T,) of an utterance.
+
+        Raises:
+            AudioError: the file changed, or cannot be read.
+        """
         if utterance_id in self._cache:
             return self._cache[utterance_id]
-        waveform = read_audio(self._paths[utterance_id], self.sample_rate)
+        waveform = read_unchanged(*self._files[utterance_id], self.sample_rate)
         if waveform.nbytes <= self._room:
             self._cache[utterance_id] = waveform
             self._room -= waveform.nbytes

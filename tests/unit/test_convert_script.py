@@ -13,6 +13,7 @@ from etaflow.audio import AudioError, check_audio, read_audio, write_audio
 from etaflow.converter import VoiceConverter
 from etaflow.manifest import COLUMNS, read_manifest, read_table, write_manifest, write_table
 from etaflow.store import Embeddings, FeatureMeta, FeatureWriter
+from etaflow.voices import ConversionError
 from tests.bundle_tools import run_script
 
 NAMES = ["a/1", "a/2", "b/1", "b/2", "b/3", "c/1"]
@@ -79,7 +80,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return given
 
 
-@pytest.mark.parametrize("method", ["knn", "mkl", "linear+knn", "knn-eta-source", "knn-eta"])
+@pytest.mark.parametrize("method", ["knn", "linear", "mkl+knn", "knn-eta-source", "knn-eta"])
 def test_listed_references_give_what_the_library_gives(
     corpus: Path, bundle: Path, tmp_path: Path, said: list[np.ndarray], method: str
 ) -> None:
@@ -134,3 +135,11 @@ def test_a_recording_that_changed_since_its_manifest_is_named(
         with pytest.raises(AudioError, match="changed since its manifest was made"):
             convert(tmp_path, bundle, tmp_path / method, method, pairs)
         assert not (tmp_path / method / "converted.tsv").exists()
+
+
+def test_too_little_reference_is_named_with_its_pair(
+    corpus: Path, bundle: Path, tmp_path: Path
+) -> None:
+    pairs = {"sources": ["a/1"], "targets": ["b"]}
+    with pytest.raises(ConversionError, match=r"a/1 to b: 100000 neighbours asked of a pool of"):
+        convert(corpus, bundle, tmp_path, "knn", pairs, topk=100_000)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from etaflow.audio import read_audio, write_audio
+from etaflow.audio import AudioError, read_audio, write_audio
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
 from etaflow.vocoder import Generator, GeneratorConfig, VocoderError, log_mel
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
@@ -23,6 +23,7 @@ from etaflow.vocoder.task import (
     matching_loss,
     split_judgements,
 )
+from tests.vocoder_tools import with_checksums
 
 SMALL = GeneratorConfig(
     feature_dim=6,
@@ -61,7 +62,7 @@ def corpus(tmp_path: Path) -> tuple[FeatureStore, Waveforms]:
             writer.write(name, np.repeat(np.arange(count, dtype=np.float32)[:, None], 6, axis=1))
             paths[name] = tmp_path / f"{name}.wav"
             write_audio(paths[name], (np.arange(samples[name]) // 320 / 100).astype(np.float32))
-    return FeatureStore([tmp_path / "0.h5"]), Waveforms(paths)
+    return FeatureStore([tmp_path / "0.h5"]), Waveforms(with_checksums(paths))
 
 
 def test_knn_vc_size_has_its_published_parameters() -> None:
@@ -272,11 +273,14 @@ def test_a_full_cache_reads_from_disk(tmp_path: Path) -> None:
     paths = {name: tmp_path / f"{name}.wav" for name in "ab"}
     for value, path in enumerate(paths.values()):
         write_audio(path, np.full(1600, value / 4, dtype=np.float32))
-    waveforms = Waveforms(paths, cache_bytes=4 * 1600)
+    waveforms = Waveforms(with_checksums(paths), cache_bytes=4 * 1600)
     first = waveforms.read("a")
     assert waveforms.read("a") is first
     assert waveforms.read("b") is not waveforms.read("b")
     np.testing.assert_array_equal(waveforms.read("b"), read_audio(paths["b"]))
+    write_audio(paths["b"], np.full(1600, 0.1, dtype=np.float32))
+    with pytest.raises(AudioError, match=r"b\.wav: changed since its manifest was made"):
+        waveforms.read("b")
 
 
 def test_hold_out_splits_by_seed() -> None:

@@ -19,7 +19,7 @@ from etaflow.vocoder import Generator, GeneratorConfig, VocoderError, log_mel
 from etaflow.vocoder.discriminator import DiscriminatorConfig
 from etaflow.vocoder.segments import Segments, Waveforms, full_band
 from etaflow.vocoder.task import VocoderTask
-from tests.vocoder_tools import CONFIG, python, training
+from tests.vocoder_tools import CONFIG, python, training, with_checksums
 
 FACTORS = {22_050: (9, 7, 7), 24_000: (10, 8, 6), 44_100: (14, 9, 7), 48_000: (10, 8, 12)}
 SIZES: dict[str, Any] = {
@@ -109,7 +109,7 @@ def test_segments_have_the_samples_of_their_frames(
     corpus: tuple[FeatureStore, dict[str, Path]], rate: int
 ) -> None:
     store, paths = corpus
-    segments = Segments(store, Waveforms(paths, rate), ["at-48000"], 8)
+    segments = Segments(store, Waveforms(with_checksums(paths), rate), ["at-48000"], 8)
     for seed in range(5):
         item = segments[0, (0, seed)]
         hop = rate // 50
@@ -127,8 +127,8 @@ def test_a_task_synthesises_and_judges_at_its_own_rate(
     generator = Generator(config_of(48_000))
     names, width = (["at-48000"], ["at-44100"]), DiscriminatorConfig(1 / 16, (2,), 0)
     with pytest.raises(VocoderError, match="waveforms at 16000 Hz for a generator at 48000"):
-        VocoderTask(generator, width, store, Waveforms(paths), *names)
-    waveforms = Waveforms(paths, 48_000)
+        VocoderTask(generator, width, store, Waveforms(with_checksums(paths)), *names)
+    waveforms = Waveforms(with_checksums(paths), 48_000)
     task = VocoderTask(generator, width, store, waveforms, *names)
     with torch.no_grad():
         metrics, _ = task.validate(generator, torch.device("cpu"))
@@ -152,8 +152,8 @@ def test_a_training_leaves_narrow_recordings_out_and_names_them(
 ) -> None:
     _, paths = corpus
     rows = [
-        [name, "s", "1", "train", str(path), 6400, name.split("-")[1], "", "0000", "0"]
-        for name, path in paths.items()
+        [name, "s", "1", "train", str(path), 6400, name.split("-")[1], "", "0000", checksum]
+        for name, (path, checksum) in with_checksums(paths).items()
     ]
     write_manifest(pd.DataFrame(rows, columns=COLUMNS), tmp_path / "manifest.tsv")
     entry = {"source": "random", "architecture": "wavlm-tiny", "seed": 0}
