@@ -268,10 +268,15 @@ def write_audio(
     peak = gain * max((float(np.abs(block).max()) for block in blocks), default=0.0)
     gain /= max(1.0, peak)
     kind = path.suffix.lstrip(".").upper()
-    with (
-        atomic_file(path) as part,
-        soundfile.SoundFile(part, "w", sample_rate, 1, "PCM_16", format=kind) as sound,
-    ):
-        for block in blocks:
-            sound.write(block * np.float32(gain))
+    try:
+        with (
+            atomic_file(path) as part,
+            soundfile.SoundFile(part, "w", sample_rate, 1, "PCM_16", format=kind) as sound,
+        ):
+            for block in blocks:
+                sound.write(block * np.float32(gain))
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            path, f"cannot be written ({error.error_string}); is the disk full?"
+        ) from error
     return gain

@@ -256,3 +256,15 @@ def test_a_gain_is_applied_and_never_clips(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_allclose(read_audio(tmp_path / "x.flac"), 0.5 * waveform, atol=1e-4)
     assert write_audio(tmp_path / "x.wav", waveform, gain=8.0) == pytest.approx(2, rel=1e-3)
     np.testing.assert_allclose(read_audio(tmp_path / "x.wav"), 2 * waveform, atol=2e-4)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise soundfile.LibsndfileError(2)  # what libsndfile says where there is no room
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", fail)
+    with pytest.raises(AudioError, match=r"x\.wav: cannot be written \(.*is the disk full"):
+        write_audio(tmp_path / "x.wav", sine(200, 0.5, 16_000))
+    assert list(tmp_path.iterdir()) == []

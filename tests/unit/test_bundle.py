@@ -20,7 +20,8 @@ from etaflow.fetching import fetch_model
 from etaflow.hub import HubError
 from tests.bundle_tools import LAYER, make_bundle
 from tests.conftest import ROOT
-from tests.unit.test_hub import REPO, REVISION, Hub, running
+from tests.file_server import running
+from tests.unit.test_hub import REPO, REVISION, Hub
 from tests.unit.test_speaker import tdnn_folder
 
 
@@ -172,7 +173,7 @@ def uploaded(bundle: Path, server: Hub) -> None:
 @pytest.mark.slow
 def test_a_repository_is_fetched_once_and_then_loads_offline(bundle: Path, tmp_path: Path) -> None:
     cache = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with running() as server:
+    with running(Hub()) as server:
         uploaded(bundle, server)
         online = convert(REPO, cwd=tmp_path, HF_ENDPOINT=server.url, **cache)
         (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
@@ -185,7 +186,7 @@ def test_a_repository_is_fetched_once_and_then_loads_offline(bundle: Path, tmp_p
 @pytest.mark.slow
 def test_pickles_are_fetched_where_the_model_is_one(own_models: Path, tmp_path: Path) -> None:
     cache = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with running() as server:
+    with running(Hub()) as server:
         uploaded(own_models, server)
         assert convert(REPO, cwd=tmp_path, HF_ENDPOINT=server.url, **cache) > 0
     (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
@@ -195,7 +196,7 @@ def test_pickles_are_fetched_where_the_model_is_one(own_models: Path, tmp_path: 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with running() as server:
+    with running(Hub()) as server:
         files = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)

@@ -4,7 +4,6 @@ import hashlib
 import io
 import stat
 import tarfile
-import time
 import traceback
 import zipfile
 from collections.abc import Iterator
@@ -31,19 +30,13 @@ from etaflow.corpora import (
 )
 from tests.file_server import Handler, Server, serving
 
+pytestmark = pytest.mark.usefixtures("waits")
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving() as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that would have been waited between tries."""
-    seconds: list[float] = []
-    monkeypatch.setattr(time, "sleep", seconds.append)
-    return seconds
 
 
 def audio(file_format: str, rate: int) -> bytes:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from etaflow import download
 from etaflow.fetching import fetch_model
 from etaflow.models import ModelError, ModelInfo, read_model_info
 from tests.file_server import Server, serving
+
+pytestmark = pytest.mark.usefixtures("waits")
 
 CONTENT = bytes(range(256)) * 40
 OTHER = CONTENT[::-1]
@@ -28,13 +29,6 @@ def server() -> Iterator[Server]:
     with serving() as server:
         server.files["/g.pt"] = CONTENT
         yield server
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    seconds: list[float] = []
-    monkeypatch.setattr(time, "sleep", seconds.append)
-    return seconds
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +22,7 @@ from etaflow import hub
 from etaflow.hub import HubError, fetch_repository, needed_files
 from etaflow.ssl import SSLEncoder
 from tests.conftest import ROOT
+from tests.file_server import running
 
 REPO, REVISION = "someone/model", "0" * 39 + "1"
 LARGE = bytes(np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8))
@@ -123,21 +122,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def running() -> Iterator[Hub]:
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture
 def server() -> Iterator[Hub]:
-    with running() as server:
+    with running(Hub()) as server:
         yield server
 
 
@@ -239,7 +226,7 @@ def test_the_token_goes_to_the_hub_and_not_where_it_sends_for_files(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with running() as storage:
+    with running(Hub()) as storage:
         server.storage = storage.url
         storage.faults = [Fault("model.safetensors", cut_after=100_000)]
         fetch(server, tmp_path)

@@ -20,13 +20,12 @@ from etaflow.training.checkpoints import alone_in
 from etaflow.training.trainer import average_of
 from tests.training_tools import STEPS, Regression, newest, run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _fresh_accelerator() -> Iterator[None]:
     yield
-    torch.set_num_threads(threads)
     AcceleratorState._reset_state()  # it keeps the precision for the whole process
 
 

@@ -25,6 +25,8 @@ from etaflow.vocoder.task import (
 )
 from tests.vocoder_tools import with_checksums
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = GeneratorConfig(
     feature_dim=6,
     hidden_dim=8,
@@ -33,14 +35,6 @@ SMALL = GeneratorConfig(
     resblock_dilations=((1, 3, 5), (1, 3, 5)),
 )
 TINY = DiscriminatorConfig(width=1 / 16, periods=(2, 3), scales=1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_generator(config: GeneratorConfig = SMALL) -> Generator:

@@ -7,6 +7,8 @@ import torch
 
 from etaflow.vocoder import Generator, GeneratorConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIGS = [
     GeneratorConfig(feature_dim=3, hidden_dim=4, upsample_channels=16),
     GeneratorConfig(
@@ -20,14 +22,6 @@ CONFIGS = [
         sample_rate=22_050,
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(config: GeneratorConfig) -> Generator:

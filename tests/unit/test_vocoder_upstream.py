@@ -1,7 +1,6 @@
 """kNN-VC's checkpoints in our generator, against upstream's written in plain PyTorch."""
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,9 @@ import torch
 from etaflow.vocoder import Generator, GeneratorConfig, VocoderError
 from tests.upstream_hifigan import UpstreamGenerator, make_upstream
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, Any] = {"feature_dim": 6, "hidden_dim": 8, "channels": 32}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def renamed(weights: dict[str, Any]) -> dict[str, Any]:
