@@ -17,6 +17,7 @@ if not workflow.config_settings.configfiles:
 report: "rules/captions/workflow.rst"
 
 
+include: "rules/checks.smk"
 include: "rules/config.smk"
 
 
@@ -25,6 +26,7 @@ config = validated(config)
 
 include: "rules/common.smk"
 include: "rules/outcome.smk"
+include: "rules/speakers.smk"
 
 
 wildcard_constraints:
@@ -33,7 +35,10 @@ wildcard_constraints:
     eta=one_of(config["eta"]),
     vocoder=one_of(config["vocoder"]),
     model=one_of(config["models"]),
-    encoder=one_of(config["models"]),
+    encoder=one_of([*config["models"], *config["encoders"]]),
+    cut=r"|-first[\d.]+s",
+    verifier=one_of(config.get("verification", {}).get("systems", {})),
+    trials=one_of(config.get("verification", {}).get("trials", {})),
     system=one_of(config.get("conversion", {}).get("systems", {})),
     layer=r"\d+",
     shard=r"\d{4}",
@@ -48,7 +53,10 @@ include: "rules/probe.smk"
 include: "rules/vocoder.smk"
 include: "rules/conversion.smk"
 include: "rules/bundle.smk"
+include: "rules/encoders.smk"
+include: "rules/verification.smk"
 include: "rules/report.smk"
+include: "rules/report_speakers.smk"
 
 
 localrules:
@@ -58,6 +66,8 @@ localrules:
     eta,
     vocoder,
     conversion,
+    encoders,
+    verification,
     report,
 
 

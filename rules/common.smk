@@ -185,7 +185,9 @@ def embeddings(corpus, encoder):
 
 
 def model(name):
-    return f"resources/models/{name}/model.json"
+    """Where a model of the registry, or a speaker encoder that is trained here, says what it is."""
+    trained = name in config["encoders"]
+    return f"{RESULTS}/encoders/{name}/model.json" if trained else f"resources/models/{name}/model.json"
 
 
 def ssl_model(ssl):
@@ -224,7 +226,7 @@ def corpus_root(corpus):
     root = entry.get("root")
     if root is None:
         return f"resources/corpora/{corpus if entry['kind'] == 'mini' else entry['kind']}"
-    root = os.path.expanduser(os.path.expandvars(root))
+    root = user_path(root)
     if "{speech_dir}" in root:
         if "speech_dir" not in config:
             raise WorkflowError(
@@ -237,7 +239,7 @@ def corpus_root(corpus):
 def fetched_part(wildcards):
     """The part of a corpus's entry that says what to fetch."""
     entry = config["corpora"][wildcards.corpus]
-    keys = ["kind", "subsets", "key_env"]
+    keys = ["kind", "subsets", "key_env", "language"]
     if entry["kind"] == "mini":
         keys += ["speakers", "sentences", "seed"]
     return json.dumps({key: entry[key] for key in keys if key in entry}, sort_keys=True)

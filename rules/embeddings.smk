@@ -1,7 +1,7 @@
 """Speaker embeddings: one file a shard, joined to one a corpus.
 
 Needs the manifest of the shard and the encoder. Makes `embeddings/{corpus}/{encoder}/{shard}.h5` and
-`embeddings/{corpus}/{encoder}.h5`, which the other stages read.
+`embeddings/{corpus}/{encoder}.h5`, which the other stages read; `{encoder}-first8s.h5` is of the first 8 s.
 """
 
 
@@ -16,11 +16,11 @@ rule embed_speakers:
         manifest=f"{RESULTS}/manifests/{{corpus}}/{{shard}}.tsv",
         model=lambda w: model(w.encoder),
     output:
-        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}/{{shard}}.h5",
+        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}{{cut}}/{{shard}}.h5",
     log:
-        f"{LOGS}/embed_speakers/{{corpus}}/{{encoder}}/{{shard}}.log",
+        f"{LOGS}/embed_speakers/{{corpus}}/{{encoder}}{{cut}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/embed_speakers/{{corpus}}/{{encoder}}/{{shard}}.tsv"
+        f"{BENCHMARKS}/embed_speakers/{{corpus}}/{{encoder}}{{cut}}/{{shard}}.tsv"
     conda:
         "../envs/etaflow.yaml"
     threads: 1
@@ -28,9 +28,11 @@ rule embed_speakers:
         gpu=1,
         mem_mb=4000,
         runtime="8h",
+    params:
+        cut=cut_option,
     shell:
         "python {input.code[0]:q} --manifest {input.manifest} --model {input.model}"
-        " --output {output} --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
+        " {params.cut} --output {output} --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
 
 
 rule gather_embeddings:
@@ -38,16 +40,16 @@ rule gather_embeddings:
     input:
         code=source("gather_embeddings"),
         shards=lambda w: expand(
-            f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}/{{shard}}.h5",
+            f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}{{cut}}/{{shard}}.h5",
             shard=shards(w.corpus),
             **w,
         ),
     output:
-        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}.h5",
+        f"{RESULTS}/embeddings/{{corpus}}/{{encoder}}{{cut}}.h5",
     log:
-        f"{LOGS}/gather_embeddings/{{corpus}}/{{encoder}}.log",
+        f"{LOGS}/gather_embeddings/{{corpus}}/{{encoder}}{{cut}}.log",
     benchmark:
-        f"{BENCHMARKS}/gather_embeddings/{{corpus}}/{{encoder}}.tsv"
+        f"{BENCHMARKS}/gather_embeddings/{{corpus}}/{{encoder}}{{cut}}.tsv"
     conda:
         "../envs/etaflow.yaml"
     shell:

@@ -89,6 +89,11 @@ def report_items():
         items += ["det.svg", "metrics.html"]
         items += ["references.svg"] if references() else []
         items += ["listening.html"] if synthesised_systems() else []
+    if VERIFICATION:
+        items += ["verification.html"]
+        items += [f"det-{trials}.svg" for trials in VERIFICATION["evaluate"]]
+    items += ["training-encoders.svg"] if trained_encoders() else []
+    items += [f"speakers-{name}.svg" for name in config["encoders"]]
     return items
 
 
@@ -104,7 +109,7 @@ def evaluation(wildcards):
     protocol = {
         "systems": compared(),
         "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
-        "judge": config["models"][conversion["judge"]],
+        "judge": config["models"].get(conversion["judge"], {"architecture": "etaflow-encoder"}),
         "asr": conversion["asr"] | {"repo": recogniser.get("repo", recogniser.get("path"))},
         "pairs": conversion["pairs"],
         "bootstrap_rounds": conversion["bootstrap_rounds"],
@@ -156,6 +161,8 @@ def bundle_parts(wildcards, input):
 
 def origin(name):
     """Where a model of the registry can be had, and under which licence, as far as it is known."""
+    if name in config["encoders"]:
+        return {"place": "", "licence": ""}
     entry = config["models"][name]
     place = entry.get("url", "").partition("?")[0]  # a query may hold a secret
     if "repo" in entry:

@@ -14,6 +14,8 @@ rule report:
         rules.eta.input,
         rules.vocoder.input,
         rules.conversion.input,
+        rules.encoders.input,
+        rules.verification.input,
         [f"{REPORT}/{name}" for name in report_items()],
         f"{RESULTS}/bundle/config.json" if bundled() else [],
 

@@ -1,4 +1,4 @@
-"""Plot the training curves of the vocoders."""
+"""Plot the curves of trainings."""
 
 import json
 from pathlib import Path
@@ -12,19 +12,26 @@ from etaflow.manifest import read_table
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+def weights_of(folder: Path) -> str:
+    """The label of what a training left; a vocoder's is that of the features it was trained on."""
+    model = folder / "model.json"
+    if model.is_file():
+        return json.loads(model.read_text(encoding="utf-8"))["weights"]
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained_on"]["weights"]
+
+
 @app.command()
 def main(
     metrics: Annotated[
-        list[Path], typer.Argument(help="metrics.tsv, each in its vocoder's folder")
+        list[Path],
+        typer.Argument(help="metrics.tsv, each in the folder of its vocoder or speaker encoder"),
     ],
     output: Annotated[Path, typer.Option(help="SVG to write")],
 ) -> None:
     """Draw one panel a metric."""
     histories = {}
     for path in metrics:
-        config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
-        label = labelled(path.parent.name, config["trained_on"]["weights"])
-        histories[label] = read_table(path, ("step", "value"))
+        histories[labelled(path.parent.name, weights_of(path.parent))] = read_table(path, ("step", "value"))
     save_figure(plot_training(histories), output)
 
 

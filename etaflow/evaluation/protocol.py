@@ -15,6 +15,9 @@ JUDGES = {
     "xvector": "x-vectors (SpeechBrain)",
     "ecapa": "ECAPA-TDNN (SpeechBrain)",
     "resemblyzer": "Resemblyzer (GE2E)",
+    "wavlm-sv": "WavLM x-vectors (transformers)",
+    "unispeech": "WavLM or HuBERT with an ECAPA head (UniSpeech)",
+    "etaflow-encoder": "a speaker encoder trained here",
 }
 
 

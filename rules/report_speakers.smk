@@ -1,0 +1,127 @@
+"""The report on speaker encoders and verification.
+
+Needs what the rules of `encoders` and `verification` make.
+"""
+
+
+if trained_encoders():
+
+    rule plot_encoder_training:
+        """Training curves of the speaker encoders."""
+        input:
+            code=source("plot_training"),
+            metrics=expand(
+                f"{RESULTS}/encoders/{{encoder}}/metrics.tsv", encoder=trained_encoders()
+            ),
+            models=expand(f"{RESULTS}/encoders/{{encoder}}/model.json", encoder=trained_encoders()),
+        output:
+            report(
+                f"{REPORT}/training-encoders.svg",
+                caption="captions/training_encoders.rst",
+                category="5 Speaker encoders",
+                labels={"figure": "training curves"},
+            ),
+        log:
+            f"{LOGS}/plot_encoder_training.log",
+        benchmark:
+            f"{BENCHMARKS}/plot_encoder_training.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        shell:
+            "python {input.code[0]:q} {input.metrics} --output {output} 2> >(tee {log} >&2)"
+
+
+rule plot_speakers:
+    """Speakers that an encoder never trained on, as it sees them."""
+    input:
+        code=source("plot_speakers"),
+        embeddings=f"{RESULTS}/encoders/{{encoder}}/validation.h5",
+    output:
+        report(
+            f"{REPORT}/speakers-{{encoder}}.svg",
+            caption="captions/speakers.rst",
+            category="5 Speaker encoders",
+            labels={"figure": "UMAP of validation speakers", "encoder": "{encoder}"},
+        ),
+    log:
+        f"{LOGS}/plot_speakers/{{encoder}}.log",
+    benchmark:
+        f"{BENCHMARKS}/plot_speakers/{{encoder}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="1h",
+    params:
+        limit=2000,
+        seed=config["seed"],
+    shell:
+        "python {input.code[0]:q} {input.embeddings} --output {output} --limit {params.limit}"
+        " --seed {params.seed} 2> >(tee {log} >&2)"
+
+
+if VERIFICATION:
+
+    rule render_verification:
+        """The error rates of all systems as a page, beside published ones."""
+        input:
+            code=source("render_verification"),
+            metrics=f"{RESULTS}/verification/metrics.tsv",
+        output:
+            report(
+                f"{REPORT}/verification.html",
+                caption="captions/verification.rst",
+                category="4 Verification",
+                labels={"figure": "error rates"},
+            ),
+        log:
+            f"{LOGS}/render_verification.log",
+        benchmark:
+            f"{BENCHMARKS}/render_verification.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime="10m",
+        params:
+            title=f"Speaker verification, run {config['run']}",
+            config=verification_protocol,
+        shell:
+            "python {input.code[0]:q} {input.metrics} --title {params.title:q}"
+            " --config {params.config:q} --output {output} 2> >(tee {log} >&2)"
+
+    rule plot_det_verification:
+        """Detection error trade-off of all systems on one set of trials."""
+        input:
+            code=source("plot_det_verification"),
+            scores=expand(
+                f"{RESULTS}/verification/{{verifier}}/{{{{trials}}}}.tsv",
+                verifier=VERIFICATION["systems"],
+            ),
+            metrics=f"{RESULTS}/verification/metrics.tsv",
+        output:
+            report(
+                f"{REPORT}/det-{{trials}}.svg",
+                caption="captions/det_verification.rst",
+                category="4 Verification",
+                labels={"figure": "DET curves", "trials": "{trials}"},
+            ),
+        log:
+            f"{LOGS}/plot_det_verification/{{trials}}.log",
+        benchmark:
+            f"{BENCHMARKS}/plot_det_verification/{{trials}}.tsv"
+        conda:
+            "../envs/etaflow.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime="10m",
+        shell:
+            "python {input.code[0]:q} {input.scores} --metrics {input.metrics} --output {output}"
+            " 2> >(tee {log} >&2)"
