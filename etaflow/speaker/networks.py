@@ -20,6 +20,7 @@ from etaflow.speaker.weights import fill
 KINDS: dict[str, tuple[str, str]] = {
     "ecapa": ("tdnn", "TDNNNetwork"),
     "xvector": ("tdnn", "TDNNNetwork"),
+    "mean": ("mean", "MeanNetwork"),
 }
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
 PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector"}
