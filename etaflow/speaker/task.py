@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from etaflow.audio import SAMPLE_RATE
-from etaflow.metrics import equal_error_rate
+from etaflow.metrics import equal_error_rate, min_dcf
 from etaflow.speaker.losses import Criterion
 from etaflow.speaker.network import SpeakerNetwork, embed
 from etaflow.speaker.utterances import SpeakerUtterances
@@ -60,11 +60,14 @@ class Validation:
         return np.concatenate(parts)
 
     def metrics(self, embeddings: Floats) -> dict[str, float]:
-        """`eer`, in percent, of the cosines of the trials' embeddings."""
+        """`eer` (percent) and `min_dcf_0.01` (0 to 1) of the cosines of embeddings (U, V)."""
         vectors = unit_rows(embeddings.astype(np.float64))
         enrolments, tests = self._pairs
         scores = np.einsum("tv,tv->t", vectors[enrolments], vectors[tests])
-        return {"eer": 100 * equal_error_rate(scores, self._targets)[0]}
+        return {
+            "eer": 100 * equal_error_rate(scores, self._targets)[0],
+            "min_dcf_0.01": min_dcf(scores, self._targets, 0.01),
+        }
 
 
 class SpeakerTask:
