@@ -139,6 +139,21 @@ def training_utterances(table: pd.DataFrame, count: int | None = None, seed: int
     return sorted(ids[index] for index in order[:count])
 
 
+def hold_out(
+    names: Sequence[str], count: int, seed: int, what: str = "utterances"
+) -> tuple[list[str], list[str]]:
+    """Split off `count` of these names, drawn by `seed`: those that remain, and those held out.
+
+    Raises:
+        ManifestError: fewer than `count` + 1 names, of what `what` says.
+    """
+    if not 0 < count < len(names):
+        raise ManifestError(f"cannot hold {count} of {len(names)} {what} out of training")
+    order = np.random.default_rng(seed).permutation(len(names))
+    held = {names[index] for index in order[:count]}
+    return [name for name in names if name not in held], sorted(held)
+
+
 def first_names(names: Sequence[str], most: int = 5) -> str:
     """The first of these names, for a message."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

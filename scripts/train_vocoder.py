@@ -12,15 +12,16 @@ import typer
 import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.eta import EtaFeatures, EtaModel
-from etaflow.manifest import first_names, read_manifest
+from etaflow.manifest import first_names, hold_out, read_manifest
 from etaflow.models import read_model_info, worst_weights
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
-from etaflow.training import Settings, train, write_history
+from etaflow.training import Settings, kept_step, train, write_history
 from etaflow.vocoder import Generator, GeneratorConfig
 from etaflow.vocoder.discriminator import DiscriminatorConfig
-from etaflow.vocoder.segments import Waveforms, full_band, hold_out
+from etaflow.vocoder.segments import full_band
 from etaflow.vocoder.task import VocoderTask
+from etaflow.waveforms import Waveforms
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -142,10 +143,7 @@ def main(
     )
     if history is None:
         return
-    kept, _ = min(
-        ((step, value) for step, name, value in history if name == "valid/mel_distance"),
-        key=lambda row: row[1],
-    )
+    kept = kept_step(history, "mel_distance")
     typer.echo(f"kept the weights of step {kept} of {settings['steps']}", err=True)
     with atomic_directory(output_dir) as part:
         generator.save_pretrained(

@@ -28,7 +28,6 @@ from etaflow.training.batches import Batches
 from etaflow.training.trainer import Settings, Trainer, make_accelerator
 from etaflow.vocoder import Generator, GeneratorConfig, log_mel
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
-from etaflow.vocoder.segments import Waveforms
 from etaflow.vocoder.task import (
     MATCHING_WEIGHT,
     MEL_WEIGHT,
@@ -37,6 +36,7 @@ from etaflow.vocoder.task import (
     discriminator_loss,
     matching_loss,
 )
+from etaflow.waveforms import Waveforms
 
 UTTERANCES, FRAMES = 40, 600  # of 12 s, LibriSpeech's mean
 CONFIGS = Path(__file__).parents[1] / "config"

@@ -8,8 +8,17 @@ strict).
 """
 
 from etaflow.training.loop import train
-from etaflow.training.record import History, write_history
+from etaflow.training.record import History, kept_step, write_history
 from etaflow.training.task import Task, TrainingError
 from etaflow.training.trainer import Settings, Trainer
 
-__all__ = ["History", "Settings", "Task", "Trainer", "TrainingError", "train", "write_history"]
+__all__ = [
+    "History",
+    "Settings",
+    "Task",
+    "Trainer",
+    "TrainingError",
+    "kept_step",
+    "train",
+    "write_history",
+]

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 
 from etaflow.progress import bar
@@ -29,7 +30,7 @@ def train(
     gpus: int = 0,
     workers: int = 0,
 ) -> History | None:
-    """Train, and leave the best weights of `task.model` in its module.
+    """Train, and leave the weights of `task.model` that are kept in its module.
 
     Takes up from the newest checkpoint under `working_dir/fingerprint` if there is one. Removing
     that folder once the results are safe is the caller's part. For several GPUs it runs in as many
@@ -53,7 +54,7 @@ def train(
     Raises:
         TrainingError: a loss, a gradient or the selecting metric is NaN or infinite, or there is no
             readable checkpoint among those there, or another process is at it, or `precision`,
-            `tracker`, `batch_size` or the number of processes cannot be.
+            `tracker`, `batch_size`, `patience`, `keep` or the number of processes cannot be.
         DeviceError: a GPU was given and none can be seen.
     """
     accelerator = make_accelerator(settings.precision, gpus, tracker, tracker_dir)
@@ -62,10 +63,12 @@ def train(
             f"batch_size {task.batch_size} is not a multiple of {accelerator.num_processes} "
             "processes: it is that of all of them together"
         )
-    trainer, record = Trainer(task, settings, accelerator), Record(settings.select)
+    record = Record(settings.select, settings.patience, settings.keep)
+    trainer = Trainer(task, settings, accelerator)
     main, folder = accelerator.is_main_process, Path(working_dir) / fingerprint
 
-    def validate(step: int) -> None:
+    def validate(step: int) -> bool:
+        """Whether the training is over: what the main process finds, in all of them."""
         if main:
             metrics, sounds = trainer.validate()
             record.add_validation(step, metrics, trainer.averaged.module)
@@ -74,7 +77,7 @@ def train(
                     {f"valid/{name}": float(value) for name, value in metrics.items()}, step
                 )
                 shown_by.log_sounds(sounds, task.sample_rate, step)
-        accelerator.wait_for_everyone()
+        return bool(broadcast_object_list([record.is_over()])[0])
 
     with alone_in(folder) if main else nullcontext():
         accelerator.wait_for_everyone()
@@ -101,7 +104,7 @@ def train(
                 task.batch_size,
                 settings.seed,
                 start,
-                settings.steps,
+                start if record.is_over() else settings.steps,
                 accelerator.process_index,
                 accelerator.num_processes,
             ),
@@ -116,9 +119,10 @@ def train(
                 if shown_by and done % SHOWN_EVERY == 0:
                     means = record.since_shown.take()
                     shown_by.log({f"train/{name}": mean for name, mean in means.items()}, done)
-                if done % settings.validate_every == 0 or done == settings.steps:
-                    validate(done)
-                if main and (done % settings.checkpoint_every == 0 or done == settings.steps):
+                last = done == settings.steps
+                if done % settings.validate_every == 0 or last:
+                    last |= validate(done)
+                if main and (done % settings.checkpoint_every == 0 or last):
                     state = {
                         "step": done,
                         "trainer": trainer.state_dict(),
@@ -129,6 +133,8 @@ def train(
                 best = f"best {settings.select} {record.best:.3g}"
                 progress.set_description(f"{figures}, {best}", refresh=False)
                 progress.update()
+                if last:
+                    break
         accelerator.wait_for_everyone()
         accelerator.end_training()
     if not main:

@@ -12,6 +12,7 @@ from etaflow.manifest import write_table
 from etaflow.training.task import Metrics, TrainingError
 
 History = list[tuple[int, str, float]]  # step (updates made), metric, value
+KEPT = ("best", "last")
 
 
 class Means:
@@ -34,10 +35,19 @@ class Means:
 
 
 class Record:
-    """The history, running means, and the best weights (on the CPU)."""
+    """The history, running means, and the weights to keep (on the CPU)."""
 
-    def __init__(self, select: str) -> None:
-        self._select = select
+    def __init__(self, select: str, patience: int | None = None, keep: str = "best") -> None:
+        """Start one; see `Settings` for what is given.
+
+        Raises:
+            TrainingError: `patience` is less than 1, or `keep` unknown.
+        """
+        if patience is not None and patience < 1:
+            raise TrainingError(f"patience {patience}: give 1 validation or more, or null")
+        if keep not in KEPT:
+            raise TrainingError(f"keep {keep!r}: known are {', '.join(KEPT)}")
+        self._select, self._patience, self._keep = select, patience, keep
         self.history: History = []
         self.best, self.weights = math.inf, dict[str, torch.Tensor]()
         self.since_validation, self.since_shown = Means(), Means()
@@ -48,17 +58,26 @@ class Record:
         self.since_shown.add(losses)
 
     def add_validation(self, step: int, metrics: Metrics, model: nn.Module) -> None:
-        """Enter a validation; keep the weights if none was better."""
+        """Enter a validation; keep the weights if they are the best so far, or the last count."""
         value = metrics.get(self._select, math.nan)
         if not math.isfinite(value):
             raise TrainingError(f"step {step}: validation has no finite {self._select}: {metrics}")
         losses = self.since_validation.take()
         self.history += [(step, f"train/{name}", loss) for name, loss in losses.items()]
         self.history += [(step, f"valid/{name}", float(each)) for name, each in metrics.items()]
-        if value < self.best:
-            state = model.state_dict()
+        better = value < self.best
+        if better:
             self.best = float(value)
+        if better or self._keep == "last":
+            state = model.state_dict()
             self.weights = {name: each.to("cpu", copy=True) for name, each in state.items()}
+
+    def is_over(self) -> bool:
+        """Whether validations have not got better for so long that patience is at its end."""
+        rows = _validations(self.history, self._select)
+        if self._patience is None or not rows:
+            return False
+        return len(rows) - 1 - rows.index(min(rows, key=_value)) >= self._patience
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain values and tensors."""
@@ -76,6 +95,20 @@ class Record:
         self.weights = state["weights"]
         self.since_validation.sums = state["since_validation"]
         self.since_shown.sums = state["since_shown"]
+
+
+def _validations(history: History, select: str) -> list[tuple[int, str, float]]:
+    return [row for row in history if row[1] == f"valid/{select}"]
+
+
+def _value(row: tuple[int, str, float]) -> float:
+    return row[2]
+
+
+def kept_step(history: History, select: str, keep: str = "best") -> int:
+    """After how many steps the weights were that a training kept."""
+    rows = _validations(history, select)
+    return (min(rows, key=_value) if keep == "best" else rows[-1])[0]
 
 
 def write_history(history: History, path: str | Path) -> None:

@@ -37,6 +37,9 @@ class Settings:
         ema: validate and keep an exponential moving average of the weights with this decay, or the
             weights as they are (None). Step n, from 0, uses min(ema, (1 + n) / (10 + n)).
         clip_norm: scale the gradients of an optimiser to at most this norm, or leave them (None).
+        patience: end once so many validations in a row brought none better, or never before the
+            last step (None).
+        keep: the weights of the `best` validation, or of the `last`.
     """
 
     steps: int
@@ -48,6 +51,8 @@ class Settings:
     precision: str = "float32"
     ema: float | None = None
     clip_norm: float | None = None
+    patience: int | None = None
+    keep: str = "best"
 
 
 def make_accelerator(

@@ -1,51 +1,15 @@
 """Random segments of features with the waveform they came from."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from etaflow.audio import SAMPLE_RATE, Waveform, read_unchanged
 from etaflow.store import FeatureStore
 from etaflow.vocoder.config import VocoderError
-
-CACHE_BYTES = 1 << 30  # 4.7 hours of 16 kHz float32, a process
-
-
-class Waveforms:
-    """Waveforms of utterances at one rate, kept in memory until `cache_bytes` are full.
-
-    Nothing is thrown out of a full cache: in a shuffled epoch the oldest is as likely to be asked
-    for as any.
-    """
-
-    def __init__(
-        self,
-        files: Mapping[str, tuple[str | Path, str]],
-        sample_rate: int = SAMPLE_RATE,
-        cache_bytes: int = CACHE_BYTES,
-    ) -> None:
-        """Read these files, each with the checksum that `check_audio` found, by utterance id."""
-        self.sample_rate = sample_rate
-        self._files, self._room = files, cache_bytes
-        self._cache: dict[str, Waveform] = {}
-
-    def read(self, utterance_id: str) -> Waveform:
-        """The whole waveform (T,) of an utterance.
-
-        Raises:
-            AudioError: the file changed, or cannot be read.
-        """
-        if utterance_id in self._cache:
-            return self._cache[utterance_id]
-        waveform = read_unchanged(*self._files[utterance_id], self.sample_rate)
-        if waveform.nbytes <= self._room:
-            self._cache[utterance_id] = waveform
-            self._room -= waveform.nbytes
-        return waveform
+from etaflow.waveforms import Waveforms
 
 
 class Segments(Dataset[dict[str, Any]]):
@@ -120,16 +84,3 @@ def full_band(sample_rates: Mapping[str, int], sample_rate: int) -> tuple[list[s
             "more: lower the generator's sample_rate, or take another corpus"
         )
     return kept, [name for name, rate in sample_rates.items() if rate < sample_rate]
-
-
-def hold_out(utterance_ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
-    """Split off `count` utterances, drawn by `seed`: those that remain, and those held out.
-
-    Raises:
-        ValueError: fewer than `count` + 1 utterances.
-    """
-    if not 0 < count < len(utterance_ids):
-        raise ValueError(f"cannot hold {count} of {len(utterance_ids)} utterances out of training")
-    order = np.random.default_rng(seed).permutation(len(utterance_ids))
-    held = {utterance_ids[index] for index in order[:count]}
-    return [name for name in utterance_ids if name not in held], sorted(held)

@@ -13,7 +13,8 @@ from etaflow.vocoder.config import VocoderError
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig, Judgement
 from etaflow.vocoder.generator import Generator
 from etaflow.vocoder.mel import log_mel
-from etaflow.vocoder.segments import Segments, Waveforms
+from etaflow.vocoder.segments import Segments
+from etaflow.waveforms import Waveforms
 
 MEL_WEIGHT, MATCHING_WEIGHT = 45.0, 2.0
 VALIDATION_SECONDS = 10

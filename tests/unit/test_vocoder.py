@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from etaflow.audio import AudioError, read_audio, write_audio
+from etaflow.manifest import hold_out
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
 from etaflow.vocoder import Generator, GeneratorConfig, VocoderError, log_mel
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
-from etaflow.vocoder.segments import Segments, Waveforms, hold_out
+from etaflow.vocoder.segments import Segments
 from etaflow.vocoder.task import (
     VocoderTask,
     adversarial_loss,
@@ -23,6 +24,7 @@ from etaflow.vocoder.task import (
     matching_loss,
     split_judgements,
 )
+from etaflow.waveforms import Waveforms
 from tests.vocoder_tools import with_checksums
 
 pytestmark = pytest.mark.usefixtures("one_thread")

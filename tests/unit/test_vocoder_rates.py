@@ -17,8 +17,9 @@ from etaflow.manifest import COLUMNS, write_manifest
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
 from etaflow.vocoder import Generator, GeneratorConfig, VocoderError, log_mel
 from etaflow.vocoder.discriminator import DiscriminatorConfig
-from etaflow.vocoder.segments import Segments, Waveforms, full_band
+from etaflow.vocoder.segments import Segments, full_band
 from etaflow.vocoder.task import VocoderTask
+from etaflow.waveforms import Waveforms
 from tests.vocoder_tools import CONFIG, python, training, with_checksums
 
 FACTORS = {22_050: (9, 7, 7), 24_000: (10, 8, 6), 44_100: (14, 9, 7), 48_000: (10, 8, 12)}

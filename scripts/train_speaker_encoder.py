@@ -1,0 +1,212 @@
+"""Train a speaker encoder on the speakers of a corpus."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import etaflow
+from etaflow.atomic import atomic_directory
+from etaflow.audio import SAMPLE_RATE
+from etaflow.manifest import hold_out, read_manifest
+from etaflow.models import read_model_info, worst_weights
+from etaflow.provenance import fingerprint, source_files
+from etaflow.schedule import rate
+from etaflow.speaker.augment import Augmentation
+from etaflow.speaker.losses import make_criterion
+from etaflow.speaker.network import SpeakerNetwork
+from etaflow.speaker.networks import create_network, load_network, save_network
+from etaflow.speaker.task import SpeakerTask, Validation
+from etaflow.speaker.utterances import SpeakerUtterances
+from etaflow.store import Embeddings
+from etaflow.training import Settings, kept_step, train, write_history
+from etaflow.trials import generate_trials
+from etaflow.waveforms import Waveforms
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def say(message: str) -> None:
+    """Print to the log, once: several processes come by here."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(message, err=True)
+
+
+def steps_of(settings: dict[str, Any], num_utterances: int) -> int:
+    """Steps, or the steps of so many passes over the training utterances."""
+    steps, epochs = settings.get("steps"), settings.get("epochs")
+    if (steps is None) == (epochs is None):
+        raise typer.BadParameter("--config: give either steps or epochs")
+    if epochs is None:
+        return int(steps)
+    return math.ceil(epochs * num_utterances / (settings["speakers"] * settings["utterances"]))
+
+
+def schedule_of(settings: dict[str, Any], steps: int) -> Callable[[int], float]:
+    """The factor on the learning rates in each step."""
+    options = {"decay": settings["decay"]} if "decay" in settings else {}
+    warmup, kind = settings["warmup_steps"], settings["kind"]
+    return partial(rate, steps=steps, warmup=warmup, kind=kind, **options)
+
+
+def label_of(network: SpeakerNetwork, given: str | None, kept: int) -> str:
+    """How far to trust weights that were kept after so many steps; `given` is their model's."""
+    pretrained = network.layers[: network.pretrained]
+    if kept == 0:
+        return given if given and len(pretrained) == len(network.layers) else "untrained"
+    frozen = any(not p.requires_grad for layer in pretrained for p in layer.parameters())
+    return worst_weights(["trained", given]) if given and frozen else "trained"
+
+
+@app.command()
+def main(
+    config: Annotated[
+        str,
+        typer.Option(
+            help="JSON: {network, loss, speakers, utterances, crop_seconds, augmentation, steps or "
+            "epochs, trained_layers, learning_rate, weight_decay, schedule, precision, ema, "
+            "clip_norm, validate_every, patience, keep, validation, seed}"
+        ),
+    ],
+    manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            help="gets encoder.safetensors, config.json, model.json, metrics.tsv, validation.h5; "
+            "its name is the encoder's"
+        ),
+    ],
+    working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
+    checkpoint_every: Annotated[int, typer.Option(help="steps between checkpoints", min=1)],
+    checkpoints_kept: Annotated[int, typer.Option(help="so many of the newest", min=1)] = 2,
+    model: Annotated[
+        Path | None, typer.Option(help="model.json of the model that the network names, if any")
+    ] = None,
+    tracker: Annotated[
+        str, typer.Option(help="tensorboard, wandb or comet_ml, to follow the training by; or none")
+    ] = "none",
+    tracker_dir: Annotated[
+        Path | None, typer.Option(help="the tracker's local files, needed with one")
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(help="GPUs given to this job; more than one by `accelerate launch`")
+    ] = 0,
+    threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
+) -> None:
+    """Train a speaker encoder; by default the weights of the lowest equal error rate are kept."""
+    settings = json.loads(config)
+    if tracker != "none" and tracker_dir is None:
+        raise typer.BadParameter("--tracker needs --tracker-dir")
+    table = read_manifest(manifest).query("split == 'train'").sort_values("utterance_id")
+    held = settings["validation"]
+    speakers, held_out = hold_out(
+        sorted(table["speaker_id"].unique()), held["speakers"], settings["seed"], "speakers"
+    )
+    own = table[table["speaker_id"].isin(speakers)]
+    trials = generate_trials(
+        table[table["speaker_id"].isin(held_out)],
+        None,
+        held["nontargets"],
+        settings["seed"],
+        across_sessions=False,
+    )
+    files = dict(
+        zip(table["utterance_id"], zip(table["path"], table["checksum"], strict=True), strict=True)
+    )
+    waveforms = Waveforms(files)
+    validation = Validation(trials, waveforms, held["max_seconds"])
+    augmentation = Augmentation(settings["augmentation"]) if settings["augmentation"] else None
+    torch.manual_seed(settings["seed"])
+    network = create_network(settings["network"], model.parent if model else None)
+    network.freeze(settings["trained_layers"])
+    steps = steps_of(settings, len(own))
+    task = SpeakerTask(
+        network,
+        make_criterion(settings["loss"], network.dim, len(speakers)),
+        SpeakerUtterances(
+            {name: list(rows["utterance_id"]) for name, rows in own.groupby("speaker_id")},
+            waveforms,
+            settings["utterances"],
+            round(settings["crop_seconds"] * SAMPLE_RATE),
+            augmentation,
+        ),
+        validation,
+        batch_size=settings["speakers"],
+        rates=(settings["learning_rate"]["pretrained"], settings["learning_rate"]["new"]),
+        schedule=schedule_of(settings["schedule"], steps),
+        weight_decay=settings["weight_decay"],
+    )
+    say(
+        f"{len(own)} utterances of {len(speakers)} speakers to train on, {len(trials)} trials of "
+        f"{len(held_out)} others to validate on; {steps} steps"
+    )
+    if few := int((own.groupby("speaker_id").size() < settings["utterances"]).sum()):
+        say(
+            f"{few} of {len(speakers)} training speakers have fewer than "
+            f"{settings['utterances']} utterances: a batch takes some of theirs more than once"
+        )
+    short = own["num_samples"] < settings["crop_seconds"] * own["sample_rate"]
+    if short.any():
+        say(
+            f"{short.sum()} of {len(own)} training utterances are shorter than "
+            f"{settings['crop_seconds']} s and are repeated until they fill it"
+        )
+    code = source_files(__file__, Path(etaflow.__path__[0]))
+    sounds = augmentation.digest if augmentation else ""
+    models = [model] if model else []
+    history = train(
+        task,
+        Settings(
+            steps=steps,
+            seed=settings["seed"],
+            validate_every=settings["validate_every"],
+            select="eer",
+            checkpoint_every=checkpoint_every,
+            checkpoints_kept=checkpoints_kept,
+            precision=settings["precision"],
+            ema=settings["ema"],
+            clip_norm=settings["clip_norm"],
+            patience=settings["patience"],
+            keep=settings["keep"],
+        ),
+        working_dir=working_dir,
+        fingerprint=fingerprint(config + sounds, manifest, *models, *code),
+        tracker=None if tracker == "none" else tracker,
+        tracker_dir=tracker_dir,
+        gpus=gpus,
+        # On GPUs the other cores prepare batches; on the CPU all of them compute.
+        workers=max(0, threads // gpus - 1) if gpus else 0,
+    )
+    if history is None:
+        return
+    kept = kept_step(history, "eer", settings["keep"])
+    made = history[-1][0]
+    early = f", ended at {made}: {settings['patience']} validations brought no better"
+    say(f"kept the weights of step {kept} of {steps}{early if made < steps else ''}")
+    weights = label_of(network, read_model_info(model.parent)[0].weights if model else None, kept)
+    with atomic_directory(output_dir) as part:
+        facts = {key: value for key, value in settings.items() if key != "network"}
+        save_network(
+            network, part, name=output_dir.name, weights=weights, step=kept, training=facts
+        )
+        write_history(history, part / "metrics.tsv")
+        # As it will be read: without what the training's precision put around it.
+        _, saved = load_network(part)
+        names = validation.utterance_ids
+        owners = table.set_index("utterance_id").loc[names, "speaker_id"].tolist()
+        embeddings = validation.embed(saved.to("cuda" if gpus else "cpu"))
+        Embeddings(names, owners, embeddings, output_dir.name, weights).write(
+            part / "validation.h5"
+        )
+    shutil.rmtree(working_dir)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,102 @@
+"""A small network and synthetic speakers, for tests of speaker training."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from etaflow.audio import file_checksum, write_audio
+from etaflow.manifest import COLUMNS, write_manifest
+from etaflow.speaker.network import SpeakerNetwork
+from tests.conftest import ROOT
+
+SPEAKERS, UTTERANCES = 8, 5
+
+
+class TwoLayers(SpeakerNetwork):
+    """Log spectra of 256 samples through two linear layers, their mean over time in between."""
+
+    def __init__(self, dim: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim, self.shortest = dim, 256
+        self.layers = [nn.Linear(129, 16), nn.Linear(16, dim)]
+        self.net = nn.ModuleList([*self.layers, nn.Dropout(dropout)])
+
+    def forward(self, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([self._embed(waveform) for waveform in waveforms])
+
+    def _embed(self, waveform: torch.Tensor) -> torch.Tensor:
+        spectra = torch.fft.rfft(waveform.unfold(0, 256, 256)).abs().add(1e-3).log()
+        hidden = self.net[0](spectra).relu().mean(dim=0, keepdim=True)
+        return self.net[1](self.net[2](hidden))
+
+    def sizes(self) -> dict[str, Any]:
+        return {"kind": "two", "dim": self.dim}
+
+
+def utterance(speaker: int, number: int, size: int = 4_800) -> np.ndarray:
+    """Noise through a filter of the speaker's own, louder or softer."""
+    taps = np.random.default_rng(speaker).normal(0, 1, 12)
+    generator = np.random.default_rng((speaker, number))
+    sound = np.convolve(generator.normal(0, 1, size + 11), taps, "valid")
+    return (generator.uniform(0.02, 0.1) * sound / np.abs(taps).sum()).astype(np.float32)
+
+
+def make_corpus(folder: Path, speakers: int = SPEAKERS, utterances: int = UTTERANCES) -> Path:
+    """Recordings of synthetic speakers, and their manifest; the first is in the test split."""
+    rows = []
+    for speaker in range(speakers):
+        for number in range(utterances):
+            name = f"s{speaker}-{number}"
+            path = folder / f"{name}.wav"
+            write_audio(path, utterance(speaker, number))
+            split = "test" if speaker == 0 else "train"
+            row = [name, f"s{speaker}", "1", split, str(path), 4_800, 16_000, "", "0000"]
+            rows.append([*row, file_checksum(path)])
+    write_manifest(pd.DataFrame(rows, columns=COLUMNS), folder / "manifest.tsv")
+    return folder / "manifest.tsv"
+
+
+CONFIG: dict[str, Any] = {
+    "network": {"kind": "ecapa", "channels": 8, "dim": 6},
+    "loss": {"kind": "am_softmax", "margin": 0.1},
+    "speakers": 4,
+    "utterances": 2,
+    "crop_seconds": 0.25,
+    "augmentation": None,
+    "steps": 4,
+    "trained_layers": None,
+    "learning_rate": {"pretrained": 1e-3, "new": 5e-3},
+    "weight_decay": 1e-4,
+    "schedule": {"kind": "cosine", "warmup_steps": 2},
+    "precision": "float32",
+    "ema": None,
+    "clip_norm": 3.0,
+    "validate_every": 2,
+    "patience": None,
+    "keep": "last",
+    "validation": {"speakers": 3, "nontargets": 20, "max_seconds": None},
+    "seed": 1,
+}
+
+
+def training(folder: Path, output: Path, config: dict[str, Any], *arguments: str | Path) -> list:
+    """The script and its arguments, on the corpus in `folder`."""
+    return [
+        ROOT / "scripts" / "train_speaker_encoder.py",
+        *("--config", json.dumps(config, sort_keys=True), "--manifest", folder / "manifest.tsv"),
+        *("--output-dir", output / "encoder", "--working-dir", output / "work"),
+        *("--checkpoint-every", 2, "--checkpoints-kept", 1),
+        *arguments,
+    ]
+
+
+def python(*arguments: Any) -> list[str]:
+    """The command that runs a script in this Python."""
+    return [sys.executable, *map(str, arguments)]
