@@ -77,8 +77,8 @@ SPEAKERS = (
     Speaker("man07", "klatt2", 145, 50),
     Speaker("woman08", "steph3", 145, 20),
     Speaker("man08", "klatt3", 150, 50),
-    # To Resemblyzer no two of all 60 are nearer than a cosine of 0.89 (means of 8 sentences), and the
-    # two sessions of one are not farther apart. Each next is the one farthest from those before.
+    # To Resemblyzer no two of all 60 are nearer than a cosine of 0.89 (means of 8 sentences), and
+    # the two sessions of one are not farther apart. Each next is the farthest from those before.
     Speaker("voice17", "Jacky", 140, 45),
     Speaker("voice18", "iven", 150, 75),
     Speaker("voice19", "sandro", 140, 20),
