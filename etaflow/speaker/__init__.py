@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from etaflow.audio import Waveform
-from etaflow.models import ModelError, ModelInfo, read_model_info
+from etaflow.models import ModelInfo, read_model_info
 from etaflow.store import Floats
 
 
@@ -30,15 +30,14 @@ def load_speaker_encoder(source: str | Path, device: str | torch.device = "cpu")
     """Load the encoder of a fetched model folder.
 
     Raises:
-        ModelError: the folder's architecture is no speaker encoder.
+        ModelError: the folder's architecture is no speaker encoder, or its weights do not fit.
     """
-    info, files = read_model_info(source)
+    info, _ = read_model_info(source)
     if info.architecture == "resemblyzer":
         from etaflow.speaker.resemblyzer import Resemblyzer
 
         return Resemblyzer(info, torch.device(device))
-    if info.architecture in ("ecapa", "xvector"):
-        from etaflow.speaker.tdnn import TDNN
+    from etaflow.speaker.network import NetworkEncoder
+    from etaflow.speaker.networks import load_network
 
-        return TDNN(info, files, torch.device(device))
-    raise ModelError(f"{info.name}: {info.architecture!r} is no speaker encoder")
+    return NetworkEncoder(*load_network(source), device)

@@ -1,0 +1,123 @@
+"""The kinds of speaker networks: made from settings, read from folders, written into them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etaflow.atomic import write_json
+from etaflow.models import ModelError, ModelInfo, read_model_info
+from etaflow.speaker.network import SpeakerNetwork
+from etaflow.speaker.weights import fill
+
+# Module and class of each kind, imported when it is used. A class has the class methods
+# `create(settings, model)` and `from_sizes(sizes)`.
+KINDS: dict[str, tuple[str, str]] = {
+    "ecapa": ("tdnn", "TDNNNetwork"),
+    "xvector": ("tdnn", "TDNNNetwork"),
+}
+# The kind of each architecture that others publish, whose class has `from_published(info, files)`.
+PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector"}
+TRAINED = "etaflow-encoder"
+WEIGHTS, CONFIG = "encoder.safetensors", "config.json"
+
+
+def _network_class(kind: str) -> Any:
+    if kind not in KINDS:
+        raise ModelError(f"no speaker network of kind {kind!r}; there are {', '.join(KINDS)}")
+    module, name = KINDS[kind]
+    return getattr(import_module(f"etaflow.speaker.{module}"), name)
+
+
+def create_network(settings: Mapping[str, Any], model: Path | None = None) -> SpeakerNetwork:
+    """The network to train, in evaluation mode; new weights are those of PyTorch's seed.
+
+    Args:
+        settings: a `kind` and what goes with it, or `pretrained`: an encoder to train further.
+        model: the folder of the model that the settings name, if they name one.
+
+    Raises:
+        ModelError: there is no such kind, a size does not go with it, or the model cannot be used.
+    """
+    if "pretrained" not in settings:
+        network: SpeakerNetwork = _network_class(settings["kind"]).create(settings, model)
+        return network.eval()
+    if model is None:
+        raise ModelError(f"{settings['pretrained']}: the folder of this encoder is not given")
+    return load_network(model)[1]
+
+
+def _read_trained(files: Path) -> SpeakerNetwork:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for file in (WEIGHTS, CONFIG):
+        if not (files / file).is_file():
+            raise ModelError(f"{files / file} is missing")
+    try:
+        sizes = json.loads((files / CONFIG).read_text(encoding="utf-8"))["network"]
+        network: SpeakerNetwork = _network_class(sizes["kind"]).from_sizes(sizes)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{files / CONFIG}: no sizes of a network in it ({error!r})") from error
+    try:
+        state = load_file(files / WEIGHTS)
+    except SafetensorError as error:
+        raise ModelError(f"{files / WEIGHTS} is damaged ({error})") from error
+    fill(network, state, files / WEIGHTS)
+    return network
+
+
+def load_network(folder: str | Path) -> tuple[ModelInfo, SpeakerNetwork]:
+    """The encoder of a model folder, in evaluation mode; all its layers count as pretrained.
+
+    Raises:
+        ModelError: the architecture is no speaker encoder, or none that can be trained, or weights
+            are missing or do not fit.
+    """
+    info, files = read_model_info(folder)
+    if info.architecture == "resemblyzer":
+        raise ModelError(f"{info.name}: resemblyzer comes as a package and cannot be trained")
+    if info.architecture != TRAINED and info.architecture not in PUBLISHED:
+        raise ModelError(f"{info.name}: {info.architecture!r} is no speaker encoder")
+    with torch.random.fork_rng(devices=[]):  # of the random weights that are written over
+        try:
+            if info.architecture == TRAINED:
+                network = _read_trained(files)
+            else:
+                kind = PUBLISHED[info.architecture]
+                network = _network_class(kind).from_published(info, files)
+        except ModelError as error:
+            raise ModelError(f"{info.name}: {error}") from error
+    network.pretrained = len(network.layers)
+    return info, network.eval()
+
+
+def save_network(
+    network: SpeakerNetwork, folder: Path, *, name: str, weights: str, **facts: Any
+) -> ModelInfo:
+    """Write a model folder that `load_network` and `load_speaker_encoder` take.
+
+    Args:
+        network: on any device.
+        folder: exists.
+        name: of the model.
+        weights: how far to trust it, see `etaflow.models.WEIGHTS`.
+        facts: how it came about; JSON, for the reader.
+    """
+    from safetensors.torch import save_file
+
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    write_json(folder / CONFIG, {"network": network.sizes(), **facts})
+    with (folder / WEIGHTS).open("rb") as stream:
+        revision = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    info = ModelInfo(name, "run", TRAINED, revision, weights, ".")
+    write_json(folder / "model.json", asdict(info))
+    return info
