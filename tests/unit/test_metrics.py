@@ -8,10 +8,13 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
 from etaflow.metrics import (
+    act_dcf,
     bootstrap_interval,
     character_errors,
+    cllr,
     detection_error_curve,
     equal_error_rate,
+    min_dcf,
     normalize_english,
     normalize_text,
     si_snr,
@@ -89,12 +92,63 @@ def test_equal_error_rate_of_two_gaussians():
     assert threshold == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_million_trials_take_about_a_second():
+@given(trials, st.floats(0.01, 0.99))
+def test_detection_costs_agree_with_a_sweep(pairs, p):
+    scores, labels = [float(s) for s, _ in pairs], [int(y) for _, y in pairs]
+    accept, reject, thresholds = swept_curve(scores, labels)
+    costs = p * np.array(reject) + (1 - p) * np.array(accept)
+    least = costs.min() / min(p, 1 - p)
+    assert min_dcf(scores, labels, p) == pytest.approx(least, abs=1e-12)
+    assert least <= 1 + 1e-12
+    bayes = np.log((1 - p) / p)
+    at = np.searchsorted(thresholds, bayes)  # the first threshold at or above
+    actual = costs[at] / min(p, 1 - p)
+    assert act_dcf(scores, labels, p) == pytest.approx(actual, abs=1e-12)
+
+
+@given(trials)
+def test_cllr_agrees_with_its_definition(pairs):
+    bits = {
+        side: np.mean([np.log2(1 + np.exp(-s if side else s)) for s, y in pairs if y == side])
+        for side in (True, False)
+    }
+    assert cllr(*zip(*pairs, strict=True)) == pytest.approx(sum(bits.values()) / 2, abs=1e-12)
+
+
+def test_costs_of_known_trials():
+    labels = [0, 0, 1, 1]
+    assert min_dcf([-9, -8, 8, 9], labels) == act_dcf([-9, -8, 8, 9], labels) == 0
+    assert cllr([-900, -800, 800, 900], labels) == 0
+    assert cllr([0, 0, 0, 0], labels) == pytest.approx(1, abs=1e-12)
+    assert cllr([0] * 5, [1, 0, 0, 0, 0]) == pytest.approx(1, abs=1e-12)
+    # All scores alike: rejecting all costs no more than what is known without them.
+    assert min_dcf([3, 3, 3, 3], labels, 0.01) == 1
+    assert min_dcf([3, 3, 3, 3], labels, 0.99) == pytest.approx(1)
+    # LLRs of 3 are accepted at odds of 1 and rejected at odds of 99.
+    assert act_dcf([3, 3, 3, 3], labels, 0.5) == 1
+    assert act_dcf([5, 5, 5, 5], labels, 0.01) == pytest.approx(99)
+    # One of four targets missed at the threshold where no other is accepted.
+    scores, labels = [-1, 0, 1, 2, -2, -3], [1, 1, 1, 1, 0, 1]
+    assert min_dcf(scores, labels, 0.01) == pytest.approx(1 / 5)
+    assert act_dcf(scores, labels, 0.5) == pytest.approx(2 / 5)
+
+
+@given(trials, st.data())
+def test_weights_of_costs_count_as_repeated_trials(pairs, data):
+    counts = data.draw(st.lists(st.integers(1, 3), min_size=len(pairs), max_size=len(pairs)))
+    repeated = [pair for pair, n in zip(pairs, counts, strict=True) for _ in range(n)]
+    for cost in (min_dcf, act_dcf, cllr):
+        weighted = cost(*zip(*pairs, strict=True), weights=counts)
+        assert weighted == pytest.approx(cost(*zip(*repeated, strict=True)), abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", [equal_error_rate, min_dcf, act_dcf, cllr])
+def test_a_million_trials_take_about_a_second(metric):
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=1_000_000), rng.integers(0, 2, 1_000_000)
     start = time.process_time()
-    equal_error_rate(scores, labels)
-    assert time.process_time() - start < 3
+    metric(scores, labels)
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -111,8 +165,23 @@ def test_a_million_trials_take_about_a_second():
     ],
 )
 def test_bad_trials_are_refused(scores, labels, reason):
-    with pytest.raises(ValueError, match=reason):
-        equal_error_rate(scores, labels)
+    for metric in (equal_error_rate, min_dcf, act_dcf, cllr):
+        with pytest.raises(ValueError, match=reason):
+            metric(scores, labels)
+
+
+@pytest.mark.parametrize("p_target", [0, 1, -0.5, np.nan])
+def test_priors_lie_between_0_and_1(p_target):
+    for cost in (min_dcf, act_dcf):
+        with pytest.raises(ValueError, match="p_target"):
+            cost([0, 1], [0, 1], p_target)
+
+
+@pytest.mark.parametrize("weights", [[1], [1, -1], [1, np.nan], [1, 0]])
+def test_bad_weights_are_refused(weights):
+    for metric in (equal_error_rate, min_dcf, act_dcf, cllr):
+        with pytest.raises(ValueError, match=r"weights must be 2|no target \(1\)"):
+            metric([0, 1], [0, 1], weights=weights)
 
 
 def test_si_snr_is_the_projection_ratio_and_ignores_scale_and_offset():

@@ -1,0 +1,34 @@
+"""Figures of merit: error rates of verification, signal ratios, word errors, intervals."""
+
+from etaflow.metrics.bootstrap import Indices, bootstrap_interval
+from etaflow.metrics.signals import si_snr
+from etaflow.metrics.verification import (
+    Floats,
+    act_dcf,
+    cllr,
+    detection_error_curve,
+    equal_error_rate,
+    min_dcf,
+)
+from etaflow.metrics.words import (
+    character_errors,
+    normalize_english,
+    normalize_text,
+    word_errors,
+)
+
+__all__ = [
+    "Floats",
+    "Indices",
+    "act_dcf",
+    "bootstrap_interval",
+    "character_errors",
+    "cllr",
+    "detection_error_curve",
+    "equal_error_rate",
+    "min_dcf",
+    "normalize_english",
+    "normalize_text",
+    "si_snr",
+    "word_errors",
+]
