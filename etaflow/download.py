@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import json
 import ssl
 from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
@@ -10,6 +11,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from filelock import FileLock
+
+from etaflow.atomic import write_json
 from etaflow.progress import bar
 from etaflow.retry import file_size, keep_trying
 
@@ -40,6 +44,30 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_checksums(record: Path) -> dict[str, str]:
+    """The checksums on record, by url; none if there is no such file.
+
+    Raises:
+        DownloadError: the file is damaged.
+    """
+    try:
+        found: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DownloadError(
+            f"{record} is damaged ({error}): repair it, or delete it to trust the next downloads"
+        ) from error
+    return found
+
+
+def record_checksum(record: Path, url: str, sha256: str) -> None:
+    """Put the checksum of a first download on record, for all later ones to match."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(record.with_name(f".{record.name}.lock")):
+        write_json(record, read_checksums(record) | {url: sha256})
 
 
 def _is_secure(url: str) -> bool:

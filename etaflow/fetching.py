@@ -1,7 +1,6 @@
 """Bringing the models of the registry (see `etaflow.models`) into folders of their own."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,10 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from etaflow.atomic import atomic_directory, write_json
-from etaflow.download import ChecksumError, DownloadError, download
+from etaflow.download import (
+    ChecksumError,
+    DownloadError,
+    download,
+    read_checksums,
+    record_checksum,
+)
 from etaflow.models import ModelError, ModelInfo
 
 URL_FILE = "generator.pt"  # the name that the file of a `url` gets
@@ -68,18 +71,6 @@ def _fingerprint(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_checksums(file: Path) -> dict[str, str]:
-    try:
-        found: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ModelError(
-            f"{file} is damaged ({error}): repair it, or delete it to trust the next downloads"
-        ) from error
-    return found
-
-
 def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
     """Fetch the one file of a `url`; returns its SHA-256, which is on record from then on."""
     url, file = entry["url"], part / URL_FILE
@@ -89,10 +80,11 @@ def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
         elif not other.name.startswith(URL_FILE):
             other.unlink()
     expected, by = entry["sha256"], "the config's `sha256`"
-    if expected is None:
-        expected, by = _read_checksums(checksums).get(url), f"recorded in {checksums}"
     try:
+        if expected is None:
+            expected, by = read_checksums(checksums).get(url), f"recorded in {checksums}"
         found = download(url, file, expected)
+        record_checksum(checksums, url, found)
     except ChecksumError as error:
         file.unlink()
         raise ModelError(
@@ -102,9 +94,6 @@ def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
         ) from error
     except DownloadError as error:
         raise ModelError(str(error)) from error
-    checksums.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(checksums.with_name(f".{checksums.name}.lock")):
-        write_json(checksums, _read_checksums(checksums) | {url: found})
     return found
 
 

@@ -5,7 +5,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -18,6 +18,8 @@ from etaflow.download import (
     ChecksumError,
     DownloadError,
     download,
+    read_checksums,
+    record_checksum,
     sha256_of,
     shown,
 )
@@ -33,7 +35,7 @@ class Part:
 
     url: str = field(repr=False)  # its query, which may hold a secret, is never shown
     name: str
-    sha256: str  # hexadecimal
+    sha256: str | None  # hexadecimal; None if none is published
 
     @property
     def shown(self) -> str:
@@ -42,7 +44,7 @@ class Part:
 
 
 def _is_whole(file: Path, part: Part) -> bool:
-    return file.is_file() and sha256_of(file) == part.sha256
+    return part.sha256 is not None and file.is_file() and sha256_of(file) == part.sha256
 
 
 def _remote_size(part: Part) -> int | None:
@@ -66,9 +68,11 @@ def _check_space(parts: Sequence[Part], root: Path) -> None:
         )
 
 
-def _download(part: Part, file: Path) -> None:
+def _download(part: Part, file: Path, record: Path | None) -> None:
     try:
-        download(part.url, file, part.sha256)
+        found = download(part.url, file, part.sha256)
+        if record is not None:
+            record_checksum(record, part.shown, found)
     except ChecksumError as error:
         raise CorpusError(
             f"{file}: SHA-256 expected {part.sha256}, found {error.found}. Delete the file and "
@@ -102,16 +106,28 @@ def _extract(archive: Path, folder: Path) -> None:
                 )
 
 
-def fetch_archive(parts: Sequence[Part], root: Path, contents: Path) -> None:
+def _with_recorded(parts: Sequence[Part], record: Path) -> list[Part]:
+    try:
+        known = read_checksums(record)
+    except DownloadError as error:
+        raise CorpusError(str(error)) from error
+    return [replace(part, sha256=part.sha256 or known.get(part.shown)) for part in parts]
+
+
+def fetch_archive(
+    parts: Sequence[Part], root: Path, contents: Path, record: Path | None = None
+) -> None:
     """Download an archive to `root`, verify it, unpack it and delete it.
 
     Does nothing if `contents` was completed before. Errors of the network are tried again a few
     times; an interrupted download is resumed by the next call; a wrong file is left where it is.
 
     Args:
-        parts: a .tar.gz or .zip file, or the pieces of one in order.
+        parts: a .tar, .tar.gz or .zip file, or the pieces of one in order.
         root: where a tar is unpacked; a zip, which has no folder of its own, goes to `contents`.
         contents: the folder that the archive fills.
+        record: JSON of checksums by url. Where none is published, that of the first download is
+            put there, and all later ones have to match it.
 
     Raises:
         CorpusError: the download fails or is cut short, a checksum is wrong, the disk is too
@@ -120,6 +136,8 @@ def fetch_archive(parts: Sequence[Part], root: Path, contents: Path) -> None:
     if (contents / COMPLETED).is_file():
         return
     root.mkdir(parents=True, exist_ok=True)
+    if record is not None:
+        parts = _with_recorded(parts, record)
     pieces = [root / part.name for part in parts]
     archive = pieces[0] if len(parts) == 1 else root / f"{contents.name}.joined"
     if len(parts) == 1 or not archive.is_file():
@@ -127,7 +145,7 @@ def fetch_archive(parts: Sequence[Part], root: Path, contents: Path) -> None:
         if missing:
             _check_space(parts, root)
         for part in missing:
-            _download(part, root / part.name)
+            _download(part, root / part.name, record)
         if len(parts) > 1:
             _join(parts, root, archive)
     if len(parts) > 1:

@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from etaflow.audio import AudioError, AudioInfo, check_audio
-from etaflow.corpora import folder, librispeech, libritts, mini, vctk, voxceleb
+from etaflow.corpora import folder, kathbath, librispeech, libritts, mini, vctk, voxceleb
 from etaflow.corpora.base import CorpusError, Listing, Recording, Rejected
 from etaflow.corpora.splits import assign_splits
 from etaflow.manifest import COLUMNS, check_manifest, shard_of
@@ -25,6 +25,7 @@ KINDS: dict[str, ModuleType] = {
     "libritts": libritts,
     "vctk": vctk,
     "voxceleb1": voxceleb,
+    "kathbath": kathbath,
     "folder": folder,
 }
 

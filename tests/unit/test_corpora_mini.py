@@ -4,10 +4,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
+from etaflow.audio import read_audio
 from etaflow.corpora import CorpusError, build_manifest, fetch, mini, recordings
+from etaflow.corpora.mini import SESSIONS
+from etaflow.fetching import fetch_model
+from etaflow.metrics import equal_error_rate
+from etaflow.speaker import load_speaker_encoder
+from etaflow.store import unit_rows
 
 CONFIG: dict[str, Any] = {
     "kind": "mini",
@@ -79,6 +86,51 @@ def test_the_default_test_side_has_women_and_men(tmp_path: Path) -> None:
     assert {speaker.rstrip("0123456789") for speaker in test} == {"woman", "man"}
 
 
+def test_speakers_are_as_many_and_the_first_ones_as_they_were() -> None:
+    assert len(mini.SPEAKERS) == 60
+    assert len({speaker.speaker_id for speaker in mini.SPEAKERS}) == 60
+    assert len({speaker.variant for speaker in mini.SPEAKERS}) == 60
+    assert mini.SPEAKERS[0] == mini.Speaker("woman01", "f2", 140, 50)
+    assert mini.SPEAKERS[10] == mini.Speaker("woman06", "anika", 130, 20, 30)
+    assert mini.SPEAKERS[15] == mini.Speaker("man08", "klatt3", 150, 50)
+    assert {speaker.speaker_id[:-2] for speaker in mini.SPEAKERS[16:]} == {"voice"}
+    pitches = [
+        speaker.pitch + change for speaker in mini.SPEAKERS for _, change in SESSIONS.values()
+    ]
+    assert min(pitches) >= 0
+    assert max(pitches) <= 99
+
+
+@pytest.mark.slow
+def test_sixty_speakers_are_told_apart(tmp_path: Path) -> None:
+    """The bounds that the list of speakers states."""
+    fetch({**CONFIG, "speakers": 60, "sentences": 8}, tmp_path / "mini", workers=2)
+    entry = {"source": "package", "architecture": "resemblyzer"}
+    fetch_model("resemblyzer", entry, tmp_path / "model")
+    listing = recordings(CONFIG, tmp_path / "mini")
+    vectors = load_speaker_encoder(tmp_path / "model").embed(
+        [read_audio(item.path) for item in listing]
+    )
+    speakers = np.array([item.speaker_id for item in listing])
+    sessions = np.array([item.session_id for item in listing])
+    names = list(dict.fromkeys(speakers))
+    means = unit_rows(np.stack([vectors[speakers == name].mean(axis=0) for name in names]))
+    first, second = (
+        unit_rows(
+            np.stack(
+                [vectors[(speakers == name) & (sessions == session)].mean(axis=0) for name in names]
+            )
+        )
+        for session in "ab"
+    )
+    one, other = np.triu_indices(60, 1)
+    assert (means[one] * means[other]).sum(axis=1).max() < 0.89
+    assert (first * second).sum(axis=1).min() > 0.89
+    one, other = np.triu_indices(len(vectors), 1)
+    scores = (vectors[one] * vectors[other]).sum(axis=1)
+    assert equal_error_rate(scores, speakers[one] == speakers[other])[0] < 0.04
+
+
 def test_sentences_use_words_equally_often() -> None:
     said = mini.sentences("woman01", 24, seed=0)
     assert len(set(said)) == 24
@@ -115,8 +167,8 @@ def test_recogniser_knows_the_grammar(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="17 speakers: the mini corpus has 1 to 16"):
-        fetch({**CONFIG, "speakers": 17}, tmp_path)
+    with pytest.raises(CorpusError, match="61 speakers: the mini corpus has 1 to 60"):
+        fetch({**CONFIG, "speakers": 61}, tmp_path)
     with pytest.raises(CorpusError, match="fetch the corpus first"):
         recordings(CONFIG, tmp_path)
 
