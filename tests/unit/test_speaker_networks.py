@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from etaflow.fetching import fetch_model
 from etaflow.models import ModelError
 from etaflow.speaker import load_speaker_encoder
 from etaflow.speaker.network import SpeakerNetwork, embed
@@ -79,6 +80,19 @@ def test_a_saved_network_is_the_same_network(network: SpeakerNetwork, tmp_path: 
     waves = [wave.numpy() for wave in noise(*LENGTHS)]
     encoder = load_speaker_encoder(tmp_path)
     assert encoder.info.name == "mine"
+    np.testing.assert_array_equal(encoder.embed(waves), embed(network, waves))
+
+
+def test_a_trained_encoder_is_a_model_like_any_other(tmp_path: Path) -> None:
+    run, fetched = tmp_path / "run", tmp_path / "models/mine"
+    run.mkdir()
+    network = make("ecapa")
+    save_network(network, run, name="run", weights="trained")
+    entry = {"source": "path", "architecture": "etaflow-encoder", "weights": "trained"}
+    fetch_model("mine", entry | {"path": str(run)}, fetched)
+    encoder = load_speaker_encoder(fetched)
+    assert (encoder.info.name, encoder.info.weights) == ("mine", "trained")
+    waves = [wave.numpy() for wave in noise(*LENGTHS)]
     np.testing.assert_array_equal(encoder.embed(waves), embed(network, waves))
 
 
