@@ -3,6 +3,7 @@
 `etaflow.ssl` computes the same numbers faster, but its layers cannot be trained.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from etaflow.models import ModelError, read_model_info
 from etaflow.ssl.frames import FrameGrid
 from etaflow.ssl.layers import channel_moments
 from etaflow.ssl.loading import load_model
+
+# Of what transformers hands on to PyTorch where utterances are padded.
+warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
 
 VARIANCE_FLOOR = 1e-7  # of transformers' Wav2Vec2FeatureExtractor
 
