@@ -41,10 +41,11 @@ class TwoLayers(SpeakerNetwork):
 
 
 def utterance(speaker: int, number: int, size: int = 4_800) -> np.ndarray:
-    """Noise through a filter of the speaker's own, louder or softer."""
-    taps = np.random.default_rng(speaker).normal(0, 1, 12)
+    """Noise through a filter of the speaker's own, and through one that is each time another."""
     generator = np.random.default_rng((speaker, number))
-    sound = np.convolve(generator.normal(0, 1, size + 11), taps, "valid")
+    taps = np.random.default_rng(speaker).normal(0, 1, 12)
+    taps = np.convolve(taps, [1, generator.uniform(-1, 1)])
+    sound = np.convolve(generator.normal(0, 1, size + 12), taps, "valid")
     return (generator.uniform(0.02, 0.1) * sound / np.abs(taps).sum()).astype(np.float32)
 
 

@@ -92,6 +92,17 @@ def newest(working_dir: Path) -> dict[str, Any]:
     return torch.load(working_dir / "f" / f"checkpoint-{STEPS}.pt", weights_only=True)
 
 
+def equal(one: Any, other: Any) -> bool:
+    """Whether two states are the same, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
 if __name__ == "__main__":
     folder, nan_rank = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)

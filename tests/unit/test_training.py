@@ -14,11 +14,11 @@ from torch.optim.swa_utils import AveragedModel
 from etaflow.device import DeviceError
 from etaflow.manifest import read_table
 from etaflow.provenance import fingerprint
-from etaflow.training import TrainingError, write_history
+from etaflow.training import TrainingError, kept_step, write_history
 from etaflow.training.batches import Batches
 from etaflow.training.checkpoints import alone_in
 from etaflow.training.trainer import average_of
-from tests.training_tools import STEPS, Regression, newest, run
+from tests.training_tools import STEPS, Regression, equal, newest, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,17 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def _fresh_accelerator() -> Iterator[None]:
     yield
     AcceleratorState._reset_state()  # it keeps the precision for the whole process
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Whether two states are the same, bit by bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -88,6 +77,81 @@ def test_the_weights_of_the_lowest_validation_are_kept(tmp_path: Path) -> None:
     assert not equal(kept, newest(tmp_path)["trainer"]["modules"]["net"])
     five = torch.load(tmp_path / "five" / "f" / "checkpoint-5.pt", weights_only=True)
     assert equal(kept, five["trainer"]["modules"]["net"])
+
+
+def test_the_last_weights_are_kept_if_so_asked(tmp_path: Path) -> None:
+    task = Regression()
+    task.distances = [9.0, 1.0, 3.0, 2.0]
+    history = run(task, tmp_path, keep="last")
+    assert equal(task.modules["net"].state_dict(), newest(tmp_path)["trainer"]["modules"]["net"])
+    assert [kept_step(history, "distance", keep) for keep in ("best", "last")] == [5, STEPS]
+
+
+def test_patience_ends_a_training_and_the_best_weights_are_kept(tmp_path: Path) -> None:
+    task = Regression()
+    # At steps 0, 2, 4, 6, 8: an equal one is no better, and the third in a row is the last.
+    task.distances = [9.0, 1.0, 3.0, 1.0, 2.0]
+    history = run(task, tmp_path, validate_every=2, patience=3)
+    assert task.distances == []
+    assert [row[0] for row in history if row[1] == "valid/distance"] == [0, 2, 4, 6, 8]
+    assert len(task.seen) == 8
+    assert kept_step(history, "distance") == 2
+    assert (tmp_path / "f" / "checkpoint-8.pt").is_file()
+    until_best = Regression()
+    run(until_best, tmp_path / "two", steps=2)
+    two = torch.load(tmp_path / "two" / "f" / "checkpoint-2.pt", weights_only=True)
+    assert equal(task.modules["net"].state_dict(), two["trainer"]["modules"]["net"])
+    again = Regression()
+    again.distances = []
+    assert run(again, tmp_path, validate_every=2, patience=3) == history
+    assert again.seen == []
+    assert equal(again.modules["net"].state_dict(), task.modules["net"].state_dict())
+
+
+def test_patience_that_is_not_used_up_changes_nothing(tmp_path: Path) -> None:
+    distances, histories = [5.0, 6.0, 7.0, 4.0, 5.0, 6.0, 3.0], []
+    for patience in (None, 3):
+        task = Regression()
+        task.distances = list(distances)
+        histories.append(run(task, tmp_path / str(patience), validate_every=2, patience=patience))
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("fail_at", [3, 5, 7])
+def test_a_training_that_patience_ends_resumes_with_the_same_bits(
+    tmp_path: Path, fail_at: int
+) -> None:
+    options = {"validate_every": 2, "patience": 2, "ema": 0.9, "checkpoint_every": 1}
+    distances = {0: 9.0, 2: 1.0, 4: 5.0, 6: 0.5, 8: 2.0, 10: 3.0, 12: 0.1}
+    whole, cut, resumed = Regression(), Regression(fail_at=fail_at), Regression()
+    whole.distances, cut.distances = list(distances.values()), list(distances.values())
+    history = run(whole, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, tmp_path / "cut", **options)
+    resumed.distances = [value for step, value in distances.items() if step > fail_at]
+    assert run(resumed, tmp_path / "cut", **options) == history
+    assert history[-1][0] == 10
+    states = [
+        torch.load(tmp_path / name / "f" / "checkpoint-10.pt", weights_only=True)
+        for name in ("whole", "cut")
+    ]
+    assert equal(*states)
+    assert equal(whole.modules["net"].state_dict(), resumed.modules["net"].state_dict())
+
+
+def test_no_steps_leave_the_weights_as_they_are(tmp_path: Path) -> None:
+    task = Regression()
+    before = {name: value.clone() for name, value in task.modules["net"].state_dict().items()}
+    history = run(task, tmp_path, steps=0)
+    assert [row[:2] for row in history] == [(0, "valid/distance")]
+    assert equal(task.modules["net"].state_dict(), before)
+
+
+def test_patience_and_what_to_keep_that_cannot_be_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="patience 0: give 1 validation or more, or null"):
+        run(Regression(), tmp_path, patience=0)
+    with pytest.raises(TrainingError, match="keep 'worst': known are best, last"):
+        run(Regression(), tmp_path, keep="worst")
 
 
 def test_the_moving_average_by_hand() -> None:
