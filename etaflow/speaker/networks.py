@@ -20,9 +20,11 @@ from etaflow.speaker.weights import fill
 KINDS: dict[str, tuple[str, str]] = {
     "ecapa": ("tdnn", "TDNNNetwork"),
     "xvector": ("tdnn", "TDNNNetwork"),
+    "mean": ("mean", "MeanNetwork"),
+    "weighted": ("unispeech", "WeightedNetwork"),
 }
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
-PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector"}
+PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector", "unispeech": "weighted"}
 TRAINED = "etaflow-encoder"
 WEIGHTS, CONFIG = "encoder.safetensors", "config.json"
 
