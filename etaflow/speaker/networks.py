@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "xvector": ("tdnn", "TDNNNetwork"),
     "mean": ("mean", "MeanNetwork"),
     "weighted": ("unispeech", "WeightedNetwork"),
+    "wavlm-rawnet": ("wavlm_rawnet", "WavLMRawNet"),
 }
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
 PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector", "unispeech": "weighted"}
