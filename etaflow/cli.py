@@ -1,4 +1,4 @@
-"""The command line: `etaflow convert …`, `etaflow analyze …`."""
+"""The command line: `etaflow convert …`, `analyze …`, `embed …`, `verify …`."""
 
 import math
 from pathlib import Path
@@ -109,3 +109,41 @@ def analyze(
         typer.echo(
             "note: this bundle stands on untrained weights; its measures say little", err=True
         )
+
+
+@app.command()
+def embed(
+    folder: Annotated[Path, typer.Argument(help="recordings, in folders of any depth")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 file to write")],
+    encoder: Annotated[
+        str, typer.Option(help="resemblyzer, or a folder such as results/RUN/encoders/NAME")
+    ],
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="regular expression for paths, with (?P<speaker>…), as in a config"),
+    ] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="write NAME.npy beside each recording, too")
+    ] = False,
+    gpus: Gpus = 0,
+) -> None:
+    """Write an embedding of each recording in FOLDER, and the mean of each speaker.
+
+    A speaker is the folder that a file is in, unless a pattern says otherwise. Files that cannot
+    be used are named and left out. A command that was killed goes on when it is given again.
+    """
+    from etaflow.device import select_device
+    from etaflow.folder_embeddings import embed_folder, find_encoder
+
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(f"{output} is a folder; give the file to write")
+        network = find_encoder(encoder, select_device(gpus))
+        rejected = embed_folder(folder, output, network, pattern, beside)
+    except (ValueError, RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    for item in rejected:
+        typer.echo(f"left out: {item.path}: {item.reason}", err=True)
+    if network.info.weights == "untrained":
+        typer.echo("note: this encoder is untrained; its embeddings say little", err=True)

@@ -3,6 +3,7 @@
 from etaflow.corpora.base import CorpusError, Listing, Recording, Rejected
 from etaflow.corpora.build import (
     build_manifest,
+    examine,
     fetch,
     inventory,
     recordings,
@@ -15,6 +16,7 @@ __all__ = [
     "Recording",
     "Rejected",
     "build_manifest",
+    "examine",
     "fetch",
     "inventory",
     "recordings",

@@ -142,6 +142,38 @@ def rejection_summary(reasons: Iterable[str]) -> str:
     return ", ".join(f"{count} × {reason}" for reason, count in Counter(short).most_common())
 
 
+def examine(
+    listing: Listing, workers: int = 1
+) -> tuple[list[tuple[Recording, AudioInfo]], list[Rejected]]:
+    """Decode every file of a listing: the recordings that can be used, and all other files.
+
+    Args:
+        listing: as `recordings` or `list_tree` give it.
+        workers: processes that check files.
+
+    Raises:
+        CorpusError: an utterance id stands twice.
+    """
+    rejected = [item for item in listing if isinstance(item, Rejected)]
+    candidates = []
+    for item in listing:
+        if isinstance(item, Recording):
+            problem = _name_problem(item)
+            if problem:
+                rejected.append(Rejected(item.path, problem))
+            else:
+                candidates.append(item)
+    _check_unique(candidates)
+    usable = []
+    results = _examine_all([recording.path for recording in candidates], workers)
+    for recording, result in zip(candidates, results, strict=True):
+        if isinstance(result, str):
+            rejected.append(Rejected(recording.path, result))
+        else:
+            usable.append((recording, result))
+    return usable, rejected
+
+
 def build_manifest(
     config: Mapping[str, Any], root: str | Path, workers: int = 1
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -161,33 +193,16 @@ def build_manifest(
         CorpusError: the corpus is not there, an utterance id stands twice, or no file can be used.
     """
     listing = recordings(config, root)
-    rejected = [item for item in listing if isinstance(item, Rejected)]
-    candidates = []
-    for item in listing:
-        if isinstance(item, Recording):
-            problem = _name_problem(item)
-            if problem:
-                rejected.append(Rejected(item.path, problem))
-            else:
-                candidates.append(item)
-    _check_unique(candidates)
     split = config.get("split")
-    if split is None and any(recording.split is None for recording in candidates):
+    if split is None and any(isinstance(r, Recording) and r.split is None for r in listing):
         raise CorpusError(f"a corpus of kind {config['kind']!r} needs a `split` in the config")
-    usable: list[Recording] = []
-    infos: list[AudioInfo] = []
-    results = _examine_all([recording.path for recording in candidates], workers)
-    for recording, result in zip(candidates, results, strict=True):
-        if isinstance(result, str):
-            rejected.append(Rejected(recording.path, result))
-        else:
-            usable.append(recording)
-            infos.append(result)
-    if not usable:
+    found, rejected = examine(listing, workers)
+    if not found:
         raise CorpusError(
             f"{root}: none of {len(rejected)} files can be used: "
             + (rejection_summary(item.reason for item in rejected) or "there is no audio file")
         )
+    usable = [recording for recording, _ in found]
     by, fraction = (split["by"], split["test_fraction"]) if split else ("speaker", 0.0)
     rows = [
         (
@@ -202,8 +217,8 @@ def build_manifest(
             shard_of(recording.speaker_id, config["shards"]),
             info.checksum,
         )
-        for recording, info, side in zip(
-            usable, infos, assign_splits(usable, by, fraction, config["seed"]), strict=True
+        for (recording, info), side in zip(
+            found, assign_splits(usable, by, fraction, config["seed"]), strict=True
         )
     ]
     manifest = check_manifest(pd.DataFrame(rows, columns=COLUMNS))

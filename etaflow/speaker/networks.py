@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "mean": ("mean", "MeanNetwork"),
     "weighted": ("unispeech", "WeightedNetwork"),
     "wavlm-sv": ("wavlm_sv", "WavLMXVector"),
+    "wavlm-rawnet": ("wavlm_rawnet", "WavLMRawNet"),
 }
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
 PUBLISHED = {

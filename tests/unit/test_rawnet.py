@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etaflow.models import ModelError
+from etaflow.speaker import load_speaker_encoder
+from etaflow.speaker.network import embed
+from etaflow.speaker.networks import create_network, load_network, save_network
 from etaflow.speaker.rawnet import BatchNorm, RawNet, SincConv, mel_bands
 
 CHANNELS, DIM = 32, 16
@@ -199,3 +205,58 @@ def test_receptive_field() -> None:
         for block in network.blocks:
             later = block(later, None)
     assert later.shape[2] == values.shape[2] + 1
+
+
+SETTINGS = {
+    "kind": "wavlm-rawnet",
+    "model": "wavlm-tiny",
+    "normalize": True,
+    "layer": 2,
+    "channels": CHANNELS,
+    "dim": DIM,
+}
+
+
+def test_the_fused_network(wavlm_tiny: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = create_network(SETTINGS, wavlm_tiny)
+    assert (network.dim, network.shortest) == (DIM, 1461)
+    waves = [wave.numpy() for wave in noises([16_123, 1461, 9_999, 16_123])]
+    alone = np.concatenate([embed(network, [wave]) for wave in waves])
+    np.testing.assert_allclose(embed(network, waves), alone, atol=1e-5)
+    raw = {f"rawnet.{name}" for name, _ in RawNet(CHANNELS, DIM).named_parameters()}
+    new = {id(parameter) for parameter in network.new_parameters()}
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in new}
+    assert names == raw | {"linear.weight", "linear.bias"}
+    # Both branches are heard.
+    with torch.no_grad():
+        frames, counts = network.backbone([torch.from_numpy(waves[0])])
+        parts = torch.cat(
+            [frames.sum(1) / counts, network.rawnet(torch.from_numpy(waves[0])[None])], dim=1
+        )
+        expected = parts @ network.linear.weight.T + network.linear.bias
+    np.testing.assert_allclose(alone[:1], expected.numpy(), atol=1e-6)
+    save_network(network, tmp_path, name="mine", weights="untrained")
+    np.testing.assert_allclose(load_speaker_encoder(tmp_path).embed(waves), alone, atol=1e-5)
+    again = load_network(tmp_path)[1]
+    assert again.sizes() == network.sizes()
+    assert again.pretrained == len(again.layers)
+
+
+def test_a_frozen_model_leaves_the_raw_branch_to_be_trained(wavlm_tiny: Path) -> None:
+    network = create_network(SETTINGS, wavlm_tiny)
+    network.freeze(0)
+    network.train()
+    network(torch.stack(noises([8000, 8000]))).square().sum().backward()
+    assert network.pretrained_parameters() == []
+    assert all(parameter.grad is None for parameter in network.backbone.parameters())
+    assert all(parameter.grad is not None for parameter in network.rawnet.parameters())
+
+
+def test_settings_that_do_not_go_together(wavlm_tiny: Path) -> None:
+    with pytest.raises(ModelError, match="folder of the model wavlm-tiny is not given"):
+        create_network(SETTINGS)
+    with pytest.raises(ModelError, match="has layers 1 to 4, asked for 9"):
+        create_network({**SETTINGS, "layer": 9}, wavlm_tiny)
+    with pytest.raises(ModelError, match="2 channels; it needs 4 or more"):
+        create_network({**SETTINGS, "channels": 2}, wavlm_tiny)
