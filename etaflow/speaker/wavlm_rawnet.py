@@ -15,15 +15,17 @@ from etaflow.speaker.rawnet import RawNet
 
 
 class WavLMRawNet(SpeakerNetwork):
-    """A linear layer on two vectors: the mean of a layer's frames, and a RawNet's embedding."""
+    """Batch norm and a linear layer on two vectors: the mean of a layer's frames, and a RawNet's embedding."""
 
     def __init__(self, backbone: Backbone, channels: int, dim: int) -> None:
         super().__init__()
         self.backbone, self.dim = backbone, dim
         self.rawnet = RawNet(channels, dim)
+        # The mean frame of all speech is many times longer than what tells speakers apart.
+        self.norm = nn.BatchNorm1d(backbone.dim + dim)
         self.linear = nn.Linear(backbone.dim + dim, dim)
         self.shortest = max(backbone.grid.field, self.rawnet.shortest)
-        self.layers = [*backbone.layers, self.rawnet, self.linear]
+        self.layers = [*backbone.layers, self.rawnet, self.norm, self.linear]
         self.pretrained = len(backbone.layers)
 
     @classmethod
@@ -63,4 +65,5 @@ class WavLMRawNet(SpeakerNetwork):
         if len(set(sizes)) > 1:
             lengths = torch.tensor(sizes, device=padded.device)
         frames = mean_frames(*self.backbone(waveforms))
-        return self.linear(torch.cat([frames, self.rawnet(padded, lengths)], dim=1))
+        joined = torch.cat([frames, self.rawnet(padded, lengths)], dim=1)
+        return self.linear(self.norm(joined))
