@@ -20,9 +20,17 @@ from etaflow.speaker.weights import fill
 KINDS: dict[str, tuple[str, str]] = {
     "ecapa": ("tdnn", "TDNNNetwork"),
     "xvector": ("tdnn", "TDNNNetwork"),
+    "mean": ("mean", "MeanNetwork"),
+    "weighted": ("unispeech", "WeightedNetwork"),
+    "wavlm-sv": ("wavlm_sv", "WavLMXVector"),
 }
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
-PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector"}
+PUBLISHED = {
+    "ecapa": "ecapa",
+    "xvector": "xvector",
+    "unispeech": "weighted",
+    "wavlm-sv": "wavlm-sv",
+}
 TRAINED = "etaflow-encoder"
 WEIGHTS, CONFIG = "encoder.safetensors", "config.json"
 

@@ -10,37 +10,17 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers import AutoConfig, PreTrainedModel
 
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.batches import similar_lengths
 from etaflow.models import ModelError, ModelInfo, read_model_info
+from etaflow.ssl.frames import FrameGrid
 from etaflow.ssl.layers import Conv, FrontEnd, rearrange
+from etaflow.ssl.loading import load_model
 
-CHUNK_FRAMES, CONTEXT_FRAMES = 3000, 200  # 60 s and 4 s
 # On a CPU more at a time is slower: the system maps, and clears, larger memory anew at each layer.
 CPU_BATCH_SECONDS = 16.0
-
-
-def _load_quietly(files: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model and which weights were missing; the blocks cut off are no news to report."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, loading = AutoModel.from_pretrained(
-            files,
-            config=config,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype=torch.float32,  # whatever the weights are stored in
-        )
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
-    return model, loading
 
 
 class SSLEncoder(nn.Module):
@@ -64,12 +44,8 @@ class SSLEncoder(nn.Module):
         self.layers, self.layer = tuple(layers), max(layers)
         self.normalize, self.precision, self.info = normalize, precision, info
         self.dim: int = config.hidden_size
-        self.hop_length = int(np.prod(config.conv_stride))
-        self.field = 1  # receptive field of the convolutions, samples
-        for kernel, stride in zip(
-            reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
-        ):
-            self.field = (self.field - 1) * stride + kernel
+        self.grid = FrameGrid.of(config)
+        self.hop_length, self.field = self.grid.hop_length, self.grid.field
         self.front_end = FrontEnd(model.feature_extractor, self.hop_length, self.field)
         self.projection, self.encoder = model.feature_projection, model.encoder
         positions = self.encoder.pos_conv_embed
@@ -123,42 +99,21 @@ class SSLEncoder(nn.Module):
             raise ValueError(f"{info.name} has layers 1 to {depth}, asked for {asked or 'none'}")
         config.num_hidden_layers = layers[-1]
         config.layerdrop = 0.0
-        model, loading = _load_quietly(files, config)
-        missing = [key for key in loading["missing_keys"] if key != "masked_spec_embed"]
-        if missing:
-            raise ModelError(
-                f"{info.name}: {len(missing)} weight(s) missing in {files}, the first is "
-                f"{sorted(missing)[0]}"
-            )
+        try:
+            model = load_model(files, config)
+        except ModelError as error:
+            raise ModelError(f"{info.name}: {error}") from error
         encoder = cls(model, layers, normalize, precision, info)
         return encoder.eval().requires_grad_(False).to(device)
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a waveform of `num_samples` at 16 kHz."""
-        return max(0, (num_samples - self.field) // self.hop_length + 1)
+        return self.grid.count(num_samples)
 
     def frames_within(self, start: int, stop: int) -> slice:
         """The frames that see nothing but the samples [start, stop)."""
         first = -(-start // self.hop_length)
         return slice(first, max(first, (stop - self.field) // self.hop_length + 1))
-
-    def _spans(self, num_samples: int) -> list[tuple[int, int, int, int]]:
-        """Chunks of a waveform: samples from, to, and the frames of the chunk to keep, from, to.
-
-        A chunk keeps `CHUNK_FRAMES` frames and sees `CONTEXT_FRAMES` more on each side. A waveform
-        of less than a chunk and its context is one chunk.
-        """
-        total, hop = self.num_frames(num_samples), self.hop_length
-        if total <= CHUNK_FRAMES + CONTEXT_FRAMES:
-            return [(0, num_samples, 0, total)]
-        spans = []
-        for first in range(0, total, CHUNK_FRAMES):
-            last = min(first + CHUNK_FRAMES, total)
-            start, stop = max(0, first - CONTEXT_FRAMES), min(total, last + CONTEXT_FRAMES)
-            # Frame i sees the samples hop i to hop i + field - 1.
-            end = num_samples if stop == total else (stop - 1) * hop + self.field
-            spans.append((start * hop, end, first - start, last - start))
-        return spans
 
     def encode(
         self,
@@ -195,7 +150,7 @@ class SSLEncoder(nn.Module):
         chunks = [
             (number, *span)
             for number, waveform in enumerate(waveforms)
-            for span in self._spans(len(waveform))
+            for span in self.grid.spans(len(waveform))
         ]
         signals = [torch.tensor(np.ascontiguousarray(each, np.float32)) for each in waveforms]
         scales = [self._mean_and_scale(signal) for signal in signals]
@@ -235,7 +190,7 @@ class SSLEncoder(nn.Module):
         signal = torch.from_numpy(waveform)
         mean, scale = self._mean_and_scale(signal)
         norm = self._statistics(signal, mean, scale)
-        for start, stop, first, last in self._spans(len(signal)):
+        for start, stop, first, last in self.grid.spans(len(signal)):
             batch = [(signal[start:stop] - mean) * scale]
             yield self._encode_batch(batch, [norm])[self.layer][0, first:last]
 

@@ -5,6 +5,7 @@ throughout, which saves the copies around every norm, and on processors with AVX
 heavy is a convolution (see `etaflow.products`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from etaflow.products import linear
 # Frames of the front-end computed at a time on a CPU: the first convolution has 64 rows a frame,
 # and memory beyond 32 MB is given back to the system and zeroed again at every step.
 BLOCK_FRAMES = 150
+BLOCK_ROWS = 64 * BLOCK_FRAMES
 
 
 class Linear(nn.Module):
@@ -51,6 +53,29 @@ class Conv(nn.Module):
         ).squeeze(2)
 
 
+def channel_moments(
+    first: Callable[[torch.Tensor], torch.Tensor], waveform: torch.Tensor, kernel: int, stride: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance (C,) of a convolution's output over all of a waveform (samples,).
+
+    Summed in blocks. They are float64: an offset in the waveform would eat float32.
+
+    Args:
+        first: the convolution, (samples,) to (T, C).
+        waveform: of any length.
+        kernel: of the convolution, samples.
+        stride: of the convolution, samples.
+    """
+    count = (len(waveform) - kernel) // stride + 1
+    total, square = torch.zeros(2, 1, dtype=torch.float64, device=waveform.device)
+    for start in range(0, count, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, count)
+        hidden = first(waveform[start * stride : (stop - 1) * stride + kernel]).double()
+        total, square = total + hidden.sum(0), square + (hidden * hidden).sum(0)
+    mean = total / count
+    return mean, (square / count - mean * mean).clamp(min=0)
+
+
 class FrontEnd(nn.Module):
     """The convolutions of wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477, section 2).
 
@@ -75,21 +100,13 @@ class FrontEnd(nn.Module):
         """What a group norm (a group a channel) takes from all of a waveform (samples,).
 
         The mean and the standard deviation (C,) of the first convolution's output, or None for
-        models with layer norms. Summed in float64: an offset in the waveform would eat float32.
+        models with layer norms.
         """
         if not self.grouped:
             return None
-        count = (len(waveform) - self.kernel) // self.stride + 1
-        total = torch.zeros(2, len(self.weight), dtype=torch.float64, device=waveform.device)
-        step = BLOCK_FRAMES * self.hop_length // self.stride
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            seen = waveform[start * self.stride : (stop - 1) * self.stride + self.kernel]
-            hidden = self._first(seen).double()
-            total += torch.stack([hidden.sum(0), (hidden * hidden).sum(0)])
-        mean, square = total / count
-        variance = (square - mean * mean).clamp(min=0)
-        return mean.float(), torch.sqrt(variance + self.norms[0].eps).float()
+        mean, variance = channel_moments(self._first, waveform, self.kernel, self.stride)
+        norm: Any = self.norms[0]
+        return mean.float(), torch.sqrt(variance + norm.eps).float()
 
     def forward(
         self,

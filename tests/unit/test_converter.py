@@ -10,7 +10,7 @@ from etaflow.converter import VoiceConverter
 from etaflow.eta import EtaError, EtaModel
 from etaflow.loudness import integrated_loudness
 from etaflow.speaker import load_speaker_encoder
-from etaflow.ssl import SSLEncoder, encoder
+from etaflow.ssl import SSLEncoder, frames
 from etaflow.voices import ConversionError
 
 
@@ -124,8 +124,8 @@ def test_a_long_source_in_pieces_is_the_whole(
 def test_a_source_of_many_chunks_is_mapped_by_one_map(
     converter: VoiceConverter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "CHUNK_FRAMES", 40)
-    monkeypatch.setattr(encoder, "CONTEXT_FRAMES", 5)
+    monkeypatch.setattr(frames, "CHUNK_FRAMES", 40)
+    monkeypatch.setattr(frames, "CONTEXT_FRAMES", 5)
     source, references = noise(100_000, 0), [noise(20_000, 1)]
     features = converter.ssl.encode([source])[0]
     torch.testing.assert_close(torch.cat(list(converter.ssl.stream(source))), features)

@@ -11,8 +11,7 @@ from transformers import AutoModel
 
 from etaflow.audio import read_audio
 from etaflow.models import ModelError
-from etaflow.ssl import SSLEncoder, layers
-from etaflow.ssl import encoder as ssl
+from etaflow.ssl import SSLEncoder, frames, layers
 from tests.conftest import small_model
 
 
@@ -94,13 +93,13 @@ def test_a_long_waveform_in_chunks_is_close_to_the_whole(
     waveform = np.random.default_rng(0).normal(0, 0.1, 16_000 * 20 + 123).astype(np.float32)
     encoder = SSLEncoder.from_pretrained(wavlm_tiny, 3, normalize)
     (whole,) = encoder.encode([waveform])
-    monkeypatch.setattr(ssl, "CHUNK_FRAMES", 300)
+    monkeypatch.setattr(frames, "CHUNK_FRAMES", 300)
     (chunked,) = encoder.encode([waveform])
     assert chunked.shape == whole.shape
     error = (chunked - whole).norm() / (whole - whole.mean(dim=0)).norm()
     assert error < 0.1
     # Without context the frames at the seams are far off: the context is what helps.
-    monkeypatch.setattr(ssl, "CONTEXT_FRAMES", 0)
+    monkeypatch.setattr(frames, "CONTEXT_FRAMES", 0)
     (cut,) = encoder.encode([waveform])
     seams = torch.tensor([299, 300, 599, 600])
     assert (cut - whole)[seams].norm() > 2 * (chunked - whole)[seams].norm()
@@ -111,7 +110,7 @@ def test_chunks_cover_every_frame_once(wavlm_tiny: Path) -> None:
     assert encoder.field == 400
     for samples in (400, 16_000 * 64, 16_000 * 65, 16_000 * 200 + 17, 16_000 * 3600):
         kept = 0
-        for start, stop, first, last in encoder._spans(samples):
+        for start, stop, first, last in encoder.grid.spans(samples):
             assert start // 320 + first == kept
             assert last <= encoder.num_frames(stop - start)
             kept += last - first
@@ -180,7 +179,7 @@ def test_a_group_norm_sees_the_whole_of_a_long_waveform(
     waveform = np.random.default_rng(0).normal(0, 0.1, 16_000 * 12).astype(np.float32)
     waveform[: 16_000 * 7] *= 0.05
     (whole,) = encoder.encode([waveform])
-    monkeypatch.setattr(ssl, "CHUNK_FRAMES", 300)
+    monkeypatch.setattr(frames, "CHUNK_FRAMES", 300)
     (chunked,) = encoder.encode([waveform])
     error = (chunked - whole).norm(dim=1) / whole.norm(dim=1)
     assert error.max() < 0.05
