@@ -1,13 +1,15 @@
 """Figures of merit: error rates of verification, signal ratios, word errors, intervals."""
 
-from etaflow.metrics.bootstrap import Indices, bootstrap_interval
+from etaflow.metrics.bootstrap import Indices, bootstrap_interval, bootstrap_intervals
 from etaflow.metrics.signals import si_snr
 from etaflow.metrics.verification import (
     Floats,
     act_dcf,
     cllr,
     detection_error_curve,
+    equal_error_point,
     equal_error_rate,
+    least_cost,
     min_dcf,
 )
 from etaflow.metrics.words import (
@@ -22,10 +24,13 @@ __all__ = [
     "Indices",
     "act_dcf",
     "bootstrap_interval",
+    "bootstrap_intervals",
     "character_errors",
     "cllr",
     "detection_error_curve",
+    "equal_error_point",
     "equal_error_rate",
+    "least_cost",
     "min_dcf",
     "normalize_english",
     "normalize_text",

@@ -71,9 +71,7 @@ def detection_error_curve(
     return false_accept, false_reject, np.append(values[first], np.inf)
 
 
-def equal_error_rate(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None
-) -> tuple[float, float]:
+def equal_error_point(accept: Floats, reject: Floats, thresholds: Floats) -> tuple[float, float]:
     """The rate at which false accepts equal false rejects, and the threshold there.
 
     The crossing is interpolated linearly between neighbouring points of the detection error
@@ -83,7 +81,6 @@ def equal_error_rate(
         The rate, 0 to 1, and the threshold, in the unit of the scores. If only rejecting all
         trials lies beyond the crossing, the threshold is the highest score.
     """
-    accept, reject, thresholds = detection_error_curve(scores, labels, weights)
     above = int(np.argmax(reject >= accept))  # at least 1: the curve starts at (1, 0)
     below = above - 1
     gap_below, gap_above = accept[below] - reject[below], reject[above] - accept[above]
@@ -93,6 +90,20 @@ def equal_error_rate(
         return float(rate), float(thresholds[below])
     step = thresholds[above] - thresholds[below]
     return float(rate), float(thresholds[below] + share * step)
+
+
+def equal_error_rate(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> tuple[float, float]:
+    """The `equal_error_point` of the trials' detection error curve."""
+    return equal_error_point(*detection_error_curve(scores, labels, weights))
+
+
+def least_cost(accept: Floats, reject: Floats, p_target: float) -> float:
+    """The least detection cost on a detection error curve; see `min_dcf`."""
+    _checked_prior(p_target)
+    cost = (p_target * reject + (1 - p_target) * accept).min()
+    return float(cost / min(p_target, 1 - p_target))
 
 
 def min_dcf(
@@ -112,10 +123,8 @@ def min_dcf(
         p_target: p, the probability of a target trial in use, between 0 and 1.
         weights: of the trials.
     """
-    _checked_prior(p_target)
     accept, reject, _ = detection_error_curve(scores, labels, weights)
-    cost = (p_target * reject + (1 - p_target) * accept).min()
-    return float(cost / min(p_target, 1 - p_target))
+    return least_cost(accept, reject, p_target)
 
 
 def act_dcf(

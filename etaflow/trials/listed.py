@@ -98,7 +98,7 @@ def _places(fields: list[str]) -> tuple[int, int, int] | None:
 
 def read_trials(
     path: str | Path, table: pd.DataFrame, missing: Literal["error", "exclude"] = "error"
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[pd.DataFrame, list[str], int]:
     """Read a list of trials of recordings that a manifest lists.
 
     Lines are `LABEL NAME NAME` (VoxCeleb; Kathbath, github.com/AI4Bharat/IndicSUPERB) or
@@ -114,8 +114,8 @@ def read_trials(
             left out.
 
     Returns:
-        The columns `enrolment`, `test`, `target`, in the order of the list, and the names that the
-        manifest does not have.
+        The columns `enrolment`, `test`, `target`, in the order of the list; the names that the
+        manifest does not have; and how many trials are left out for them.
 
     Raises:
         TrialsError: a line has another format or a name means several recordings (with the line's
@@ -167,4 +167,4 @@ def read_trials(
             f"{' and '.join(sorted(set(speakers[wrong[0]])))} in the manifest; so with "
             f"{len(wrong)} of {len(trials)} trials"
         )
-    return trials, absent
+    return trials, absent, len(parsed) - len(rows)

@@ -179,9 +179,9 @@ def as_tuples(trials):
 def test_lists_of_all_formats_are_read(tmp_path, text):
     path = tmp_path / "list.txt"
     path.write_text(text)
-    trials, missing = read_trials(path, VOXCELEB)
+    trials, missing, left_out = read_trials(path, VOXCELEB)
     assert as_tuples(trials) == EXPECTED
-    assert missing == []
+    assert (missing, left_out) == ([], 0)
 
 
 def test_names_with_dots_and_spaces_are_found(tmp_path):
@@ -231,8 +231,9 @@ def test_missing_recordings_are_named_or_left_out(tmp_path):
     )
     with pytest.raises(TrialsError, match=r"2 of 4 .* not in the manifest: id3/a/00001.wav, id3/a"):
         read_trials(path, VOXCELEB)
-    trials, missing = read_trials(path, VOXCELEB, missing="exclude")
+    trials, missing, left_out = read_trials(path, VOXCELEB, missing="exclude")
     assert as_tuples(trials) == EXPECTED[:1]
+    assert left_out == 2
     assert missing == ["id3/a/00001.wav", "id3/a/00002.wav"]
     path.write_text("1 id3/a/00001.wav id3/a/00002.wav\n")
     with pytest.raises(TrialsError, match="no trial is left, 2 recording"):
