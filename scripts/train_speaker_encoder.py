@@ -1,5 +1,6 @@
 """Train a speaker encoder on the speakers of a corpus."""
 
+import inspect
 import json
 import math
 import os
@@ -158,7 +159,12 @@ def main(
             f"{short.sum()} of {len(own)} training utterances are shorter than "
             f"{settings['crop_seconds']} s and are repeated until they fill it"
         )
-    code = source_files(__file__, Path(etaflow.__path__[0]))
+    package = Path(etaflow.__path__[0])
+    # The network's module is imported by name, which no syntax tree shows.
+    code = [
+        *source_files(__file__, package),
+        *source_files(inspect.getfile(type(network)), package),
+    ]
     sounds = augmentation.digest if augmentation else ""
     models = [model] if model else []
     history = train(

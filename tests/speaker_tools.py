@@ -1,8 +1,10 @@
-"""A small network and synthetic speakers, for tests of speaker training."""
+"""Synthetic speakers and a small network; as a program, its training in several processes."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,19 @@ import torch
 from torch import nn
 
 from etaflow.audio import file_checksum, write_audio
-from etaflow.manifest import COLUMNS, write_manifest
+from etaflow.manifest import COLUMNS, read_manifest, write_manifest
+from etaflow.schedule import rate
+from etaflow.speaker.losses import make_criterion
 from etaflow.speaker.network import SpeakerNetwork
+from etaflow.speaker.task import SpeakerTask, Validation
+from etaflow.speaker.utterances import SpeakerUtterances
+from etaflow.training import Settings, train
+from etaflow.trials import generate_trials
+from etaflow.waveforms import Waveforms
 from tests.conftest import ROOT
 
 SPEAKERS, UTTERANCES = 8, 5
+HELD_OUT = ("s1", "s2", "s3", "s4")  # of `make_task`
 
 
 class TwoLayers(SpeakerNetwork):
@@ -64,6 +74,63 @@ def make_corpus(folder: Path, speakers: int = SPEAKERS, utterances: int = UTTERA
     return folder / "manifest.tsv"
 
 
+def waveforms_of(table: pd.DataFrame) -> Waveforms:
+    files = zip(table["path"], table["checksum"], strict=True)
+    return Waveforms(dict(zip(table["utterance_id"], files, strict=True)))
+
+
+def trials_of(table: pd.DataFrame) -> pd.DataFrame:
+    return generate_trials(table[table["speaker_id"].isin(HELD_OUT)], None, 50, 0, False)
+
+
+class Killed(SpeakerTask):
+    fail_at: int | None = None
+
+    def training_step(self, batch: dict[str, Any], step: int, trainer: Any) -> Any:
+        if step == self.fail_at:
+            raise KeyboardInterrupt
+        return super().training_step(batch, step, trainer)
+
+
+def make_task(
+    table: pd.DataFrame,
+    kind: str = "am_softmax",
+    steps: int = 60,
+    network: TwoLayers | None = None,
+    **changes: Any,
+) -> Killed:
+    torch.manual_seed(0)
+    network = network or TwoLayers(dropout=0.1)
+    own = table[~table["speaker_id"].isin(HELD_OUT)]
+    utterances = {name: list(rows["utterance_id"]) for name, rows in own.groupby("speaker_id")}
+    waveforms = waveforms_of(table)
+    options: dict[str, Any] = {
+        "batch_size": 6,
+        "rates": (1e-3, 1e-2),
+        "schedule": partial(rate, steps=steps, warmup=5, kind="cosine"),
+        "weight_decay": 1e-3,
+    }
+    return Killed(
+        network,
+        make_criterion({"kind": kind}, network.dim, len(utterances)),
+        SpeakerUtterances(utterances, waveforms, 3, 3_200),
+        Validation(trials_of(table), waveforms),
+        **{**options, **changes},
+    )
+
+
+def run_task(task: SpeakerTask, folder: Path, steps: int = 60, **changes: Any) -> Any:
+    options: dict[str, Any] = {
+        "steps": steps,
+        "seed": 3,
+        "validate_every": 20,
+        "select": "eer",
+        "checkpoint_every": 4,
+        "clip_norm": 3.0,
+    }
+    return train(task, Settings(**{**options, **changes}), working_dir=folder, fingerprint="f")
+
+
 CONFIG: dict[str, Any] = {
     "network": {"kind": "ecapa", "channels": 8, "dim": 6},
     "loss": {"kind": "am_softmax", "margin": 0.1},
@@ -101,3 +168,13 @@ def training(folder: Path, output: Path, config: dict[str, Any], *arguments: str
 def python(*arguments: Any) -> list[str]:
     """The command that runs a script in this Python."""
     return [sys.executable, *map(str, arguments)]
+
+
+if __name__ == "__main__":
+    corpus, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    # Dropout differs by process.
+    task = make_task(read_manifest(corpus), steps=8, network=TwoLayers())
+    history = run_task(task, folder, 8, validate_every=2, patience=2, keep="last")
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(history), encoding="utf-8")

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from speechbrain.augment.time_domain import Resample
 from speechbrain.processing.signal_processing import (
     compute_amplitude,
@@ -36,12 +38,17 @@ def _rms(waveform: torch.Tensor) -> float:
     return float(compute_amplitude(waveform, amp_type="rms"))
 
 
+@cache
+def _resampler(source: int, target: int) -> torch.nn.Module:
+    return Resample(orig_freq=source, new_freq=target)
+
+
 def change_speed(waveform: Waveform, factor: float) -> Waveform:
     """Play (T,) `factor` times as fast, pitch and all: (ceil(T / factor),)."""
     ratio = Fraction(factor).limit_denominator(1000)
     if ratio == 1:
         return waveform
-    resample = Resample(orig_freq=ratio.numerator, new_freq=ratio.denominator)
+    resample = _resampler(ratio.numerator, ratio.denominator)
     faster: Waveform = resample(torch.from_numpy(waveform)[None])[0].numpy()
     return faster
 
@@ -52,7 +59,8 @@ def add_room(waveform: Waveform, response: Waveform) -> Waveform:
     The direct path is the response's largest sample.
     """
     # SpeechBrain convolves in a circle, and cuts a response that is longer than the speech.
-    padded = np.concatenate([waveform, np.zeros(len(response), np.float32)])
+    room = next_fast_len(len(waveform) + len(response), real=True) - len(waveform)
+    padded = np.pad(waveform, (0, room))
     wet = reverberate(torch.from_numpy(padded)[None], torch.from_numpy(response), rescale_amp=None)
     wet = wet[0, : len(waveform)]
     loudness = _rms(wet)

@@ -1,9 +1,7 @@
 """Training a speaker encoder, on speakers that two linear layers can tell apart."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,18 +12,21 @@ from accelerate.state import AcceleratorState
 from etaflow.manifest import read_manifest
 from etaflow.metrics import equal_error_rate, min_dcf
 from etaflow.schedule import rate
-from etaflow.speaker.losses import make_criterion
 from etaflow.speaker.network import embed
-from etaflow.speaker.task import SpeakerTask, Validation
-from etaflow.speaker.utterances import SpeakerUtterances
-from etaflow.training import Settings, TrainingError, train
-from etaflow.trials import generate_trials
-from etaflow.waveforms import Waveforms
-from tests.speaker_tools import TwoLayers, make_corpus
+from etaflow.speaker.task import Validation
+from etaflow.training import TrainingError
+from tests.speaker_tools import (
+    HELD_OUT,
+    TwoLayers,
+    make_corpus,
+    make_task,
+    run_task,
+    trials_of,
+    waveforms_of,
+)
 from tests.training_tools import equal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-HELD_OUT = ("s1", "s2", "s3", "s4")
 
 
 @pytest.fixture(autouse=True)
@@ -39,68 +40,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return read_manifest(make_corpus(tmp_path_factory.mktemp("corpus"), speakers=30))
 
 
-def waveforms_of(table: pd.DataFrame) -> Waveforms:
-    files = zip(table["path"], table["checksum"], strict=True)
-    return Waveforms(dict(zip(table["utterance_id"], files, strict=True)))
-
-
-def trials_of(table: pd.DataFrame) -> pd.DataFrame:
-    return generate_trials(table[table["speaker_id"].isin(HELD_OUT)], None, 60, 0, False)
-
-
-class Killed(SpeakerTask):
-    fail_at: int | None = None
-
-    def training_step(self, batch: dict[str, Any], step: int, trainer: Any) -> Any:
-        if step == self.fail_at:
-            raise KeyboardInterrupt
-        return super().training_step(batch, step, trainer)
-
-
-def make_task(
-    table: pd.DataFrame,
-    kind: str = "am_softmax",
-    steps: int = 60,
-    network: TwoLayers | None = None,
-    **changes: Any,
-) -> Killed:
-    torch.manual_seed(0)
-    network = network or TwoLayers(dropout=0.1)
-    own = table[~table["speaker_id"].isin(HELD_OUT)]
-    utterances = {name: list(rows["utterance_id"]) for name, rows in own.groupby("speaker_id")}
-    waveforms = waveforms_of(table)
-    options: dict[str, Any] = {
-        "batch_size": 6,
-        "rates": (1e-3, 1e-2),
-        "schedule": partial(rate, steps=steps, warmup=5, kind="cosine"),
-        "weight_decay": 1e-3,
-    }
-    return Killed(
-        network,
-        make_criterion({"kind": kind}, network.dim, len(utterances)),
-        SpeakerUtterances(utterances, waveforms, 3, 3_200),
-        Validation(trials_of(table), waveforms),
-        **{**options, **changes},
-    )
-
-
-def run(task: SpeakerTask, folder: Path, steps: int = 60, **changes: Any) -> Any:
-    options: dict[str, Any] = {
-        "steps": steps,
-        "seed": 3,
-        "validate_every": 20,
-        "select": "eer",
-        "checkpoint_every": 4,
-        "clip_norm": 3.0,
-    }
-    return train(task, Settings(**{**options, **changes}), working_dir=folder, fingerprint="f")
-
-
 @pytest.mark.parametrize("kind", ["ge2e", "bce_pairs", "am_softmax", "aam_softmax"])
 def test_training_lowers_the_error_rate_of_speakers_it_never_heard(
     table: pd.DataFrame, tmp_path: Path, kind: str
 ) -> None:
-    history = run(make_task(table, kind, 120), tmp_path, 120, keep="last")
+    history = run_task(make_task(table, kind, 120), tmp_path, 120, keep="last")
     rates = [value for _, name, value in history if name == "valid/eer"]
     losses = [value for _, name, value in history if name == "train/loss"]
     assert rates[0] > 35
@@ -134,11 +78,11 @@ def test_validation_by_hand(table: pd.DataFrame) -> None:
 def test_a_killed_training_ends_with_the_same_bits(table: pd.DataFrame, tmp_path: Path) -> None:
     options = {"steps": 12, "validate_every": 4, "ema": 0.9, "precision": "bfloat16"}
     whole, cut, resumed = (make_task(table, "ge2e", 12) for _ in range(3))
-    history = run(whole, tmp_path / "whole", **options)
+    history = run_task(whole, tmp_path / "whole", **options)
     cut.fail_at = 7
     with pytest.raises(KeyboardInterrupt):
-        run(cut, tmp_path / "cut", **options)
-    assert run(resumed, tmp_path / "cut", **options) == history
+        run_task(cut, tmp_path / "cut", **options)
+    assert run_task(resumed, tmp_path / "cut", **options) == history
     files = [tmp_path / name / "f" / "checkpoint-12.pt" for name in ("whole", "cut")]
     assert equal(*(torch.load(file, weights_only=True) for file in files))
     assert equal(whole.modules["encoder"].state_dict(), resumed.modules["encoder"].state_dict())
@@ -155,7 +99,7 @@ def test_layers_learn_at_their_own_rates_and_frozen_ones_not_at_all(
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     assert sizes == [2, 2, 1]
     optimizer.register_step_pre_hook(lambda o, *_: given.append([g["lr"] for g in o.param_groups]))
-    run(task, tmp_path / "all", 10)
+    run_task(task, tmp_path / "all", 10)
     for step, lrs in enumerate(given):
         factor = rate(step, 10, 5, "cosine")
         assert lrs == pytest.approx([1e-3 * factor, 1e-2 * factor, 1e-2 * factor])
@@ -168,7 +112,7 @@ def test_layers_learn_at_their_own_rates_and_frozen_ones_not_at_all(
     before = [each.clone() for each in frozen.parameters()]
     task = make_task(table, steps=10, network=frozen)
     assert [len(group["params"]) for group in task.optimizers["encoder"].param_groups] == [2, 1]
-    run(task, tmp_path / "frozen", 10, keep="last")
+    run_task(task, tmp_path / "frozen", 10, keep="last")
     same = [torch.equal(*pair) for pair in zip(before, frozen.parameters(), strict=True)]
     assert same == [True, True, False, False]
 
@@ -204,4 +148,4 @@ def test_a_loss_that_is_not_finite_names_the_utterances(
 ) -> None:
     task = make_task(table, rates=(1e-3, float("inf")))
     with pytest.raises(TrainingError, match=r"not finite.*Utterances of the batch: .*s\d+-\d s\d"):
-        run(task, tmp_path)
+        run_task(task, tmp_path)
