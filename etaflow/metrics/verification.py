@@ -162,6 +162,6 @@ def cllr(llrs: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | No
         weights: of the trials.
     """
     values, of_targets, of_others = _checked_trials(llrs, labels, weights)
-    missed = of_targets @ np.logaddexp(0, -values) / of_targets.sum()
-    accepted = of_others @ np.logaddexp(0, values) / of_others.sum()
+    costs = np.logaddexp(0, np.where(of_others > 0, values, -values))
+    missed, accepted = of_targets @ costs / of_targets.sum(), of_others @ costs / of_others.sum()
     return float((missed + accepted) / (2 * np.log(2)))
