@@ -59,12 +59,13 @@ def detection_error_curve(
         thresholds (K,): the distinct scores, rising, then infinity, which rejects all.
     """
     values, of_targets, of_others = _checked_trials(scores, labels, weights)
-    order = np.argsort(values, kind="stable")
-    values = values[order]
+    if (values[1:] < values[:-1]).any():
+        order = np.argsort(values, kind="stable")
+        values, of_targets, of_others = values[order], of_targets[order], of_others[order]
     # first[k] is the first trial that threshold k accepts; all before it are rejected.
     first = np.concatenate([[0], np.flatnonzero(np.diff(values)) + 1])
-    rejected_targets = np.concatenate([[0.0], np.cumsum(of_targets[order])])
-    rejected_others = np.concatenate([[0.0], np.cumsum(of_others[order])])
+    rejected_targets = np.concatenate([[0.0], np.cumsum(of_targets)])
+    rejected_others = np.concatenate([[0.0], np.cumsum(of_others)])
     ends = np.append(first, len(values))
     false_reject = rejected_targets[ends] / rejected_targets[-1]
     false_accept = 1.0 - rejected_others[ends] / rejected_others[-1]
@@ -162,6 +163,6 @@ def cllr(llrs: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | No
         weights: of the trials.
     """
     values, of_targets, of_others = _checked_trials(llrs, labels, weights)
-    missed = of_targets @ np.logaddexp(0, -values) / of_targets.sum()
-    accepted = of_others @ np.logaddexp(0, values) / of_others.sum()
+    costs = np.logaddexp(0, np.where(of_others > 0, values, -values))
+    missed, accepted = of_targets @ costs / of_targets.sum(), of_others @ costs / of_others.sum()
     return float((missed + accepted) / (2 * np.log(2)))
