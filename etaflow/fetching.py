@@ -18,7 +18,8 @@ from etaflow.download import (
 )
 from etaflow.models import ModelError, ModelInfo, read_model_info
 
-URL_FILE = "generator.pt"  # the name that the file of a `url` gets
+# The name that the file of a `url` gets.
+URL_FILES = {"knnvc-hifigan": "generator.pt", "unispeech": "encoder.pth"}
 _LARGE_LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 _LARGE = {
     **_LARGE_LAYOUT,
@@ -73,11 +74,14 @@ def _fingerprint(directory: Path) -> str:
 
 def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
     """Fetch the one file of a `url`; returns its SHA-256, which is on record from then on."""
-    url, file = entry["url"], part / URL_FILE
+    if entry["architecture"] not in URL_FILES:
+        known = ", ".join(URL_FILES)
+        raise ModelError(f"no {entry['architecture']!r} comes as one file; there is {known}")
+    url, file = entry["url"], part / URL_FILES[entry["architecture"]]
     for other in part.iterdir():  # left by another source of that name
         if other.is_dir():
             shutil.rmtree(other)
-        elif not other.name.startswith(URL_FILE):
+        elif not other.name.startswith(file.name):
             other.unlink()
     expected, by = entry["sha256"], "the config's `sha256`"
     try:

@@ -37,6 +37,13 @@ _NEEDED: dict[str, list[tuple[str, ...]]] = {
     "hubert": [("config.json",), ("model*.safetensors", "pytorch_model*.bin")],
     "ecapa": [("embedding_model.ckpt",)],
     "xvector": [("embedding_model.ckpt",)],
+    "wavlm-sv": [
+        ("config.json",),
+        ("preprocessor_config.json",),
+        ("model*.safetensors", "pytorch_model*.bin"),
+    ],
+    "unispeech": [("*.pth", "*.pt")],
+    "etaflow-encoder": [("encoder.safetensors",), ("config.json",)],
     "faster-whisper": [("model.bin",), ("config.json",), ("tokenizer.json",)],
 }
 # Of all else only what is no weight file: those of other frameworks, optimizers, adapters.

@@ -2,7 +2,8 @@
 
 A model is an entry of the config's `models` and, once fetched, a folder with a `model.json` that
 says what it is. Sources: `huggingface` (a repository at a pinned revision), `path` (a folder that
-exists), `package` (weights inside an installed Python package) and `random` (a small architecture
+exists), `url` (one file), `package` (weights inside an installed Python package), `run` (trained
+by this workflow) and `random` (a small architecture
 with seeded random weights, written in the same format as a downloaded one, so that the code which
 loads it is the real one).
 """

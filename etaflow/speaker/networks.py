@@ -23,9 +23,15 @@ KINDS: dict[str, tuple[str, str]] = {
     "mean": ("mean", "MeanNetwork"),
     "weighted": ("unispeech", "WeightedNetwork"),
     "wavlm-rawnet": ("wavlm_rawnet", "WavLMRawNet"),
+    "wavlm-sv": ("wavlm_sv", "WavLMXVector"),
 }
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
-PUBLISHED = {"ecapa": "ecapa", "xvector": "xvector", "unispeech": "weighted"}
+PUBLISHED = {
+    "ecapa": "ecapa",
+    "xvector": "xvector",
+    "unispeech": "weighted",
+    "wavlm-sv": "wavlm-sv",
+}
 TRAINED = "etaflow-encoder"
 WEIGHTS, CONFIG = "encoder.safetensors", "config.json"
 

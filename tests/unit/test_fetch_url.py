@@ -170,3 +170,11 @@ def test_a_wrong_file_is_left_for_the_caller_to_judge(server: Server, tmp_path: 
     with pytest.raises(download.ChecksumError, match=sha256(CONTENT)):
         download.download(f"{server.url}/g.pt", tmp_path / "g.pt", sha256(OTHER))
     assert (tmp_path / "g.pt").read_bytes() == CONTENT
+
+
+def test_the_file_is_named_by_what_reads_it(server: Server, resources: Path) -> None:
+    fetch(server, resources, architecture="unispeech")
+    names = {path.name for path in (resources / "models/v").iterdir()}
+    assert names == {"encoder.pth", "model.json"}
+    with pytest.raises(ModelError, match="v: no 'ecapa' comes as one file; there is knnvc-hifigan"):
+        fetch(server, resources, architecture="ecapa")

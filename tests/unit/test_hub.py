@@ -179,6 +179,13 @@ def test_safetensors_are_taken_and_nothing_else_of_the_weights(server: Hub, tmp_
         ("ecapa", "embedding_model.ckpt classifier.ckpt hyperparams.yaml x.safetensors", "0 2"),
         ("xvector", "classifier.ckpt embedding_model.ckpt hyperparams.yaml", "1 2"),
         ("faster-whisper", "config.json model.bin tokenizer.json vocabulary.json", "0 1 2 3"),
+        ("unispeech", "other.bin wavlm_large_finetune.pth", "1"),
+        ("etaflow-encoder", "config.json encoder.safetensors other.bin", "0 1"),
+        (
+            "wavlm-sv",
+            "config.json model.safetensors preprocessor_config.json pytorch_model.bin",
+            "0 1 2",
+        ),
     ],
 )
 def test_an_architecture_gets_what_its_loader_reads(

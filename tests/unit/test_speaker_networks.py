@@ -6,22 +6,28 @@ import numpy as np
 import pytest
 import torch
 
+from etaflow.fetching import fetch_model
 from etaflow.models import ModelError
 from etaflow.speaker import load_speaker_encoder
 from etaflow.speaker.network import SpeakerNetwork, embed
 from etaflow.speaker.networks import create_network, load_network, save_network
+from etaflow.ssl import SSLEncoder
 from tests.unit.test_speaker import relative_errors, tdnn_folder
 
+SIZES = {"channels": 16, "dim": 12}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ecapa": {"kind": "ecapa", "channels": 16, "dim": 12},
-    "xvector": {"kind": "xvector", "channels": 16, "dim": 12},
+    "ecapa": {"kind": "ecapa"} | SIZES,
+    "xvector": {"kind": "xvector"} | SIZES,
+    "mean": {"kind": "mean", "model": "wavlm", "normalize": True, "layer": 2, "dim": 12},
+    "weighted": {"kind": "weighted", "model": "wavlm", "normalize": True} | SIZES,
 }
+NORMED = ("ecapa", "xvector", "weighted")  # with batch norms
 LENGTHS = [12_345, 8_000, 16_001, 8_001, 16_000]
 
 
-def make(kind: str) -> SpeakerNetwork:
+def make(kind: str, model: Path | None = None) -> SpeakerNetwork:
     torch.manual_seed(0)
-    return create_network(SETTINGS[kind])
+    return create_network(SETTINGS[kind], model)
 
 
 def noise(*lengths: int) -> list[torch.Tensor]:
@@ -30,8 +36,8 @@ def noise(*lengths: int) -> list[torch.Tensor]:
 
 
 @pytest.fixture(params=list(SETTINGS))
-def network(request: pytest.FixtureRequest) -> SpeakerNetwork:
-    return make(request.param)
+def network(request: pytest.FixtureRequest, wavlm_tiny: Path) -> SpeakerNetwork:
+    return make(request.param, wavlm_tiny)
 
 
 def test_an_utterance_is_embedded_the_same_alone_and_in_company(network: SpeakerNetwork) -> None:
@@ -77,35 +83,79 @@ def test_a_saved_network_is_the_same_network(network: SpeakerNetwork, tmp_path: 
     np.testing.assert_array_equal(encoder.embed(waves), embed(network, waves))
 
 
-@pytest.mark.parametrize("kind", ["ecapa", "xvector"])
-@pytest.mark.parametrize("trained", [0, 2])
-def test_frozen_layers_stay_as_they_are(kind: str, trained: int, tmp_path: Path) -> None:
-    save_network(make(kind), tmp_path, name="mine", weights="trained")
-    network = load_network(tmp_path)[1]
+def test_a_trained_encoder_is_a_model_like_any_other(tmp_path: Path) -> None:
+    run, fetched = tmp_path / "run", tmp_path / "models/mine"
+    run.mkdir()
+    network = make("ecapa")
+    save_network(network, run, name="run", weights="trained")
+    entry = {"source": "path", "architecture": "etaflow-encoder", "weights": "trained"}
+    fetch_model("mine", entry | {"path": str(run)}, fetched)
+    encoder = load_speaker_encoder(fetched)
+    assert (encoder.info.name, encoder.info.weights) == ("mine", "trained")
+    waves = [wave.numpy() for wave in noise(*LENGTHS)]
+    np.testing.assert_array_equal(encoder.embed(waves), embed(network, waves))
+
+
+@pytest.mark.parametrize("trained", [None, 0, 2])
+@pytest.mark.parametrize("kind", list(SETTINGS))
+def test_a_training_step_changes_all_but_frozen_layers(
+    kind: str, trained: int | None, wavlm_tiny: Path, tmp_path: Path
+) -> None:
+    network = make(kind, wavlm_tiny)
+    if kind in ("ecapa", "xvector"):  # trained further; the others have pretrained layers
+        save_network(network, tmp_path, name="mine", weights="trained")
+        network = create_network({"pretrained": "mine"}, tmp_path)
+    count = network.pretrained
+    assert 0 < count <= len(network.layers)
     network.freeze(trained)
     network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    optimizer = torch.optim.SGD(
-        [p for p in network.parameters() if p.requires_grad]
-        or [torch.nn.Parameter(torch.zeros(1))],
-        lr=0.1,
-    )
-    embeddings = network(torch.stack(noise(8_000, 8_000, 8_000)))
-    if trained:
-        embeddings.square().sum().backward()
-    optimizer.step()
+    frozen_layers = network.layers[: count - (count if trained is None else trained)]
     frozen = {
-        id(v)
-        for layer in network.layers[: len(network.layers) - trained]
-        for v in (*layer.parameters(), *layer.buffers())
+        id(value) for layer in frozen_layers for value in (*layer.parameters(), *layer.buffers())
     }
+    parameters = [*network.pretrained_parameters(), *network.new_parameters()]
+    assert {id(p) for p in parameters} == {id(p) for p in network.parameters()} - frozen
+    embeddings = network(torch.stack(noise(8_000, 8_000, 8_000)))
+    if parameters:
+        # Not squares: a batch norm keeps their sum.
+        embeddings.pow(3).sum().backward()
+        torch.optim.SGD(parameters, lr=0.1).step()
     for key, value in network.state_dict(keep_vars=True).items():
-        assert torch.equal(before[key], value) == (id(value) in frozen), key
+        if id(value) in frozen:
+            assert torch.equal(before[key], value), key
+            assert value.grad is None, key
+        elif isinstance(value, torch.nn.Parameter):
+            assert value.grad is not None, key
+        else:
+            assert not torch.equal(before[key], value), key
 
 
-def test_different_lengths_are_refused_in_training(network: SpeakerNetwork) -> None:
+def test_a_mean_without_a_linear_layer_has_no_new_weights(wavlm_tiny: Path) -> None:
+    network = create_network(SETTINGS["mean"] | {"dim": None}, wavlm_tiny)
+    assert network.dim == 128
+    assert not network.new_parameters()
+    assert network.pretrained == len(network.layers) == 2 + 2
+    waves = noise(8_000, 9_000)
+    features = SSLEncoder.from_pretrained(wavlm_tiny, 2, normalize=True).encode(
+        [wave.numpy() for wave in waves]
+    )
+    expected = torch.stack([frames.mean(0) for frames in features])
+    with torch.no_grad():
+        torch.testing.assert_close(network(waves), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_new_layers_stand_on_those_of_the_model(wavlm_tiny: Path) -> None:
+    weighted = make("weighted", wavlm_tiny)
+    assert weighted.pretrained == 2 + 4
+    assert len(weighted.layers) == 2 + 4 + 1 + 1 + 3 + 1 + 1 + 1
+    assert make("mean", wavlm_tiny).pretrained == 2 + 2
+
+
+@pytest.mark.parametrize("kind", NORMED)
+def test_batch_norms_are_not_trained_on_padding(kind: str, wavlm_tiny: Path) -> None:
     with pytest.raises(ValueError, match="of different lengths in training"):
-        network.train()(noise(8_000, 9_000))
+        make(kind, wavlm_tiny).train()(noise(8_000, 9_000))
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -147,6 +197,9 @@ def test_a_published_encoder_can_be_trained_further(architecture: str, tmp_path:
 def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no speaker network of kind 'gru'; there are ecapa"):
         create_network({"kind": "gru"})
+    for kind in ("mean", "weighted"):
+        with pytest.raises(ModelError, match="the folder of the model wavlm is not given"):
+            create_network(SETTINGS[kind])
     with pytest.raises(ModelError, match="60 channels; it has to be a multiple of 8"):
         create_network({"kind": "ecapa", "channels": 60, "dim": 8})
     info = {"name": "r", "source": "package", "architecture": "resemblyzer", "revision": "1"}

@@ -11,7 +11,7 @@ from etaflow.speaker import load_speaker_encoder
 from etaflow.speaker.networks import load_network, save_network
 from tests.unit.test_speaker import relative_errors
 from tests.unit.test_speaker_networks import noise
-from tests.upstream_unispeech import UniSpeechEncoder, random_encoder
+from tests.upstream_unispeech import SelfSupervised, UniSpeechEncoder, random_encoder
 
 LENGTHS = [12_345, 720, 8_000, 16_001, 8_001]
 MODELS = [(True, True), (True, False), (False, True), (False, False)]
@@ -52,6 +52,10 @@ def test_a_checkpoint_can_be_saved_as_ours(encoder: UniSpeechEncoder, tmp_path: 
     (wave,) = noise(9_000)
     with torch.no_grad():
         assert torch.equal(load_network(tmp_path / "out")[1]([wave]), network([wave]))
+
+
+def test_the_reference_has_as_many_weights_as_wavlm_large() -> None:
+    assert len(SelfSupervised(wavlm=True, large=True, depth=24).state_dict()) == 488
 
 
 PREFIX = "feature_extract.model."
