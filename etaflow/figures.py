@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from etaflow.atomic import atomic_file
 from etaflow.evaluation.tables import UNTRAINED
-from etaflow.metrics import detection_error_curve, equal_error_rate
+from etaflow.metrics import detection_error_curve, equal_error_point
 from etaflow.store import Floats
 
 # Okabe and Ito's palette: told apart with any colour vision.
@@ -58,20 +58,17 @@ def labelled(name: str, weights: str) -> str:
     return f"{name} (untrained)" if weights == "untrained" else name
 
 
-def plot_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
-    """Detection error trade-off of real against converted trials, pooled over targets.
-
-    Args:
-        trials: of each system, by its label, a table with columns `kind` (`real` or `converted`)
-            and `score`.
-    """
+def _det(
+    trials: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]], accepts: str, rejects: str
+) -> Figure:
+    """Detection error trade-off: of each system, by its label, scores and labels (1 or 0)."""
     figure, axes = _axes(5.5, 5.0)
     ticks = np.array([0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99, 0.999])
     lowest = 5e-4  # rates beyond the axes, 0 among them, are drawn on their edge
-    for (system, table), colour in zip(trials.items(), COLOURS * len(trials), strict=False):
-        scores, labels = table["score"].to_numpy(float), (table["kind"] == "real").to_numpy(int)
-        accept, reject, _ = detection_error_curve(scores, labels)
-        rate, _ = equal_error_rate(scores, labels)
+    for (system, pair), colour in zip(trials.items(), COLOURS * len(trials), strict=False):
+        curve = detection_error_curve(*pair)
+        accept, reject, _ = curve
+        rate, _ = equal_error_point(*curve)
         axes.plot(
             *norm.ppf(np.clip([accept, reject], lowest, 1 - lowest)),
             color=colour,
@@ -82,14 +79,45 @@ def plot_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set(
         xlim=limits,
         ylim=limits,
-        xlabel="conversions taken for the target (%)",
-        ylabel="real recordings of the target rejected (%)",
+        xlabel=accepts,
+        ylabel=rejects,
     )
     labels_ = [f"{100 * tick:g}" for tick in ticks]
     axes.set_xticks(norm.ppf(ticks), labels_)
     axes.set_yticks(norm.ppf(ticks), labels_)
     axes.legend(frameon=False, loc="upper right", fontsize="small")
     return figure
+
+
+def plot_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
+    """Detection error trade-off of real against converted trials, pooled over targets.
+
+    Args:
+        trials: of each system, by its label, a table with columns `kind` (`real` or `converted`)
+            and `score`.
+    """
+    pairs: dict[str, tuple[npt.ArrayLike, npt.ArrayLike]] = {
+        system: (table["score"].to_numpy(float), (table["kind"] == "real").to_numpy(float))
+        for system, table in trials.items()
+    }
+    return _det(
+        pairs,
+        "conversions taken for the target (%)",
+        "real recordings of the target rejected (%)",
+    )
+
+
+def plot_verification_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
+    """Detection error trade-off of systems on one list of trials.
+
+    Args:
+        trials: of each system, by its label, a table with columns `target` (1 or 0) and `score`.
+    """
+    pairs: dict[str, tuple[npt.ArrayLike, npt.ArrayLike]] = {
+        system: (table["score"].to_numpy(float), table["target"].to_numpy(float))
+        for system, table in trials.items()
+    }
+    return _det(pairs, "different speakers accepted (%)", "same speaker rejected (%)")
 
 
 def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:

@@ -45,23 +45,30 @@ def read_converted(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def concatenate_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
+def concatenate_metrics(
+    paths: Sequence[str | Path], columns: Sequence[str] = COLUMNS
+) -> pd.DataFrame:
     """One table of several systems', in the order given.
 
+    Args:
+        paths: of the tables.
+        columns: of each; those before `value` name a figure.
+
     Raises:
-        ValueError: other columns than those of `metrics_table`, or a metric of a system twice.
+        ValueError: other columns, or a figure stands twice.
     """
+    keys = list(columns[: list(columns).index("value")])
     tables = []
     for path in paths:
         table = read_table(path)
-        if list(table) != COLUMNS:
-            raise ValueError(f"{path}: columns {list(table)}, not {COLUMNS}")
+        if list(table) != list(columns):
+            raise ValueError(f"{path}: columns {list(table)}, not {list(columns)}")
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    twice = table[table.duplicated(["system", "metric"])]
+    twice = table[table.duplicated(keys)]
     if len(twice):
-        system, metric = twice.iloc[0][["system", "metric"]]
-        raise ValueError(f"{metric} of {system} stands twice in {', '.join(map(str, paths))}")
+        figure = " of ".join(reversed(list(twice.iloc[0][keys])))
+        raise ValueError(f"{figure} stands twice in {', '.join(map(str, paths))}")
     return table
 
 

@@ -1,0 +1,86 @@
+"""What pages are made of."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from etaflow.evaluation.tables import UNTRAINED
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 1.5rem; }}
+table {{ border-collapse: collapse; }}
+th, td {{ text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #ddd;
+  vertical-align: top; }}
+td small, .note {{ color: #666; }}
+th {{ min-width: 6rem; }}
+th small, td small {{ display: block; font-weight: normal; color: #666; }}
+td small {{ white-space: nowrap; }}
+.untrained {{ color: #a33; }}
+audio {{ width: 11rem; height: 2.2rem; display: block; }}
+.scroll {{ overflow-x: auto; }}
+h2 {{ margin-top: 2.5rem; font-size: 1.2rem; }}
+.published {{ background: #f4f1ea; color: #555; font-style: italic; }}
+.published td, .published th {{ padding-left: .8rem; font-weight: normal; }}
+.published td.words {{ min-width: 12rem; max-width: 26rem; font-size: .85rem; }}
+</style></head><body><h1>{title}</h1>{body}</body></html>
+"""
+
+
+def page(title: str, body: str) -> str:
+    """A page of this title with this HTML."""
+    return PAGE.format(title=html.escape(title), body=body)
+
+
+def warning(weights: set[str]) -> str:
+    """A sentence where untrained weights had a part."""
+    return f'<p class="untrained">{UNTRAINED.capitalize()}.</p>' if "untrained" in weights else ""
+
+
+def legend(names: Sequence[str], notes: Mapping[str, str]) -> str:
+    """What each metric says."""
+    lines = (
+        f"<li><b>{html.escape(n)}</b>: {html.escape(notes[n])}</li>" for n in names if n in notes
+    )
+    return f"<ul class=note>{''.join(lines)}</ul>"
+
+
+def figures_table(
+    metrics: pd.DataFrame, names: Sequence[str], notes: Mapping[str, str], digits: int = 2
+) -> str:
+    """A row a system, a column a metric, in each cell value, interval and number of items.
+
+    Args:
+        metrics: columns `system metric value low high n weights`.
+        names: of the metrics, in order.
+        notes: what each metric says.
+        digits: behind the decimal point.
+    """
+    head = "".join(
+        f'<th title="{html.escape(notes.get(n, ""))}">{html.escape(n)}</th>' for n in names
+    )
+    rows = []
+    for system, table in metrics.groupby("system", sort=False):
+        by_name = table.set_index("metric")
+        label = html.escape(str(system))
+        for weight in sorted(set(table["weights"])):
+            kind = ' class="untrained"' if weight == "untrained" else ""
+            label += f"<small{kind}>{weight} weights</small>"
+        cells = []
+        for name in names:
+            if name not in by_name.index:
+                cells.append("<td></td>")
+                continue
+            row = by_name.loc[name].to_dict()
+            mark = ' class="untrained"' if row["weights"] == "untrained" else ""
+            flag = ", untrained" if row["weights"] == "untrained" else ""
+            low, high = (f"{row[bound]:.{digits}f}" for bound in ("low", "high"))
+            cells.append(
+                f"<td{mark}>{row['value']:.{digits}f}<small>{low} to {high}</small>"
+                f"<small>n = {int(row['n'])}{flag}</small></td>"
+            )
+        rows.append(f"<tr><th>{label}</th>{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table><tr><th>system</th>{head}</tr>{"".join(rows)}</table></div>'

@@ -1,0 +1,71 @@
+"""The page of speaker verification."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from etaflow.evaluation.verification import LISTS, NOTES, PROTOCOL, PublishedRates
+from etaflow.pages.base import figures_table, legend, page, warning
+
+
+def _published_table(published: Sequence[PublishedRates]) -> str:
+    rows = []
+    for each in published:
+        rates = "".join(
+            f"<td>{each.rates[n]:.3f}</td>" if n in each.rates else "<td></td>" for n in LISTS
+        )
+        words = "".join(
+            f"<td class=words>{html.escape(text)}</td>"
+            for text in (each.trained_on, each.scoring, each.source)
+        )
+        rows.append(f"<tr><th>{html.escape(each.system)}</th>{rates}{words}</tr>")
+    head = "".join(f"<th>{name}, EER %</th>" for name in LISTS)
+    return (
+        f'<div class="scroll"><table class="published"><tr><th>system</th>{head}'
+        f"<th>trained on</th><th>scores</th><th>source</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def verification_page(
+    title: str,
+    metrics: pd.DataFrame,
+    trials: Mapping[str, str],
+    published: Sequence[PublishedRates],
+    calibrations: Mapping[str, str],
+) -> str:
+    """A page with a table of systems for each list of trials, and published rates apart.
+
+    Args:
+        title: of the page.
+        metrics: columns `system trials metric value low high n weights`.
+        trials: of each list, in order, what it is, in words.
+        published: rates of others, on lists of VoxCeleb1.
+        calibrations: of each calibrated system, what it was calibrated on, in words.
+
+    Raises:
+        ValueError: figures of a list that `trials` does not have.
+    """
+    unknown = sorted(set(metrics["trials"]) - set(trials))
+    if unknown:
+        raise ValueError(f"figures of the list {unknown[0]}, of which nothing else is known")
+    names = [name for name in NOTES if name in set(metrics["metric"])]
+    parts = [warning(set(metrics["weights"]))]
+    for name, words in trials.items():
+        table = metrics[metrics["trials"] == name]
+        if table.empty:
+            continue
+        parts.append(f"<h2>{html.escape(name)}</h2><p class=note>{html.escape(words)}.</p>")
+        parts.append(figures_table(table, names, NOTES, digits=3))
+    lines = (
+        f"<li><b>{html.escape(system)}</b> is calibrated on {html.escape(words)}</li>"
+        for system, words in calibrations.items()
+    )
+    parts.append(
+        "<p class=note>Small: bootstrap 95 % interval over speakers, and the number of trials. "
+        f"{html.escape(PROTOCOL)}.</p>{legend(names, NOTES)}<ul class=note>{''.join(lines)}</ul>"
+        "<h2>Published elsewhere, not measured here</h2><p class=note>On lists of VoxCeleb1, by "
+        "other training data and scores: not to be compared with lists of other corpora.</p>"
+        f"{_published_table(published)}"
+    )
+    return page(title, "".join(parts))
