@@ -1,5 +1,6 @@
 """The command line: `etaflow convert …`, `analyze …`, `embed …`, `verify …`."""
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -147,3 +148,47 @@ def embed(
         typer.echo(f"left out: {item.path}: {item.reason}", err=True)
     if network.info.weights == "untrained":
         typer.echo("note: this encoder is untrained; its embeddings say little", err=True)
+
+
+@app.command()
+def verify(
+    one: Annotated[Path, typer.Argument(help="recording")],
+    other: Annotated[Path, typer.Argument(help="recording to compare it with")],
+    bundle: Annotated[Path, typer.Option(help="folder of a verifier")],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    gpus: Gpus = 0,
+) -> None:
+    """Say whether ONE and OTHER are recordings of the same speaker.
+
+    Prints the score, the threshold and what it was set on. The exit status is 0 whatever the
+    decision, and 1 if there is none.
+    """
+    from etaflow.audio import check_audio, read_audio
+    from etaflow.device import select_device
+    from etaflow.verification.verifier import Verifier
+
+    try:
+        for path in (one, other):
+            check_audio(path)
+        verifier = Verifier.from_pretrained(bundle, select_device(gpus))
+        decision = verifier.score(read_audio(one), read_audio(other))
+    except (ValueError, RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    facts = dict(verifier.trials)
+    if as_json:
+        typer.echo(json.dumps({**vars(decision), "system": verifier.name, "trials": facts}))
+    else:
+        typer.echo(f"score:     {decision.score:.4f} ({decision.unit})")
+        typer.echo(f"threshold: {decision.threshold:.4f}")
+        typer.echo(
+            f"decision:  {'same speaker' if decision.same_speaker else 'different speakers'}"
+        )
+        typer.echo(
+            f"{'calibrated' if verifier.calibration else 'threshold set'} on {facts['name']} of "
+            f"the run {facts['run']}: {facts['targets']} target and {facts['nontargets']} "
+            f"non-target trials; equal error rate on {facts['eer_trials']} {facts['eer']:.2f} %"
+        )
+        typer.echo(f"corpora:   {', '.join(facts['corpora'])}")
+    if verifier.weights == "untrained":
+        typer.echo("note: this verifier stands on untrained weights; it says little", err=True)

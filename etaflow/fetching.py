@@ -16,7 +16,7 @@ from etaflow.download import (
     read_checksums,
     record_checksum,
 )
-from etaflow.models import ModelError, ModelInfo
+from etaflow.models import ModelError, ModelInfo, read_model_info
 
 # The name that the file of a `url` gets.
 URL_FILES = {"knnvc-hifigan": "generator.pt", "unispeech": "encoder.pth"}
@@ -149,4 +149,26 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
             raise ModelError(f"{name}: unknown source {source!r}")
         info = ModelInfo(name, source, architecture, revision, weights, path)
         write_json(part / "model.json", asdict(info))
+    return info
+
+
+def copy_model(model: Path, folder: Path) -> ModelInfo:
+    """Copy the files of a fetched model, given by its `model.json`, which then points to the copy.
+
+    Raises:
+        ModelError: the model's files are gone.
+        HubError: a folder of the user's own lacks what its architecture reads.
+    """
+    info, files = read_model_info(model.parent)
+    found = [path.relative_to(files) for path in files.rglob("*") if path.is_file()]
+    names = [path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts)]
+    if info.source == "path":
+        from etaflow.hub import needed_files
+
+        # A user's own folder may hold more, such as the weights of another framework.
+        names = needed_files(names, info.architecture)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files / name, folder / name)
+    write_json(folder / "model.json", {**vars(info), "path": "."})
     return info

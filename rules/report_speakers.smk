@@ -72,6 +72,10 @@ if VERIFICATION:
         input:
             code=source("render_verification"),
             metrics=f"{RESULTS}/verification/metrics.tsv",
+            summaries=expand(
+                f"{RESULTS}/verification/trials/{{trials}}.json", trials=VERIFICATION["evaluate"]
+            ),
+            calibrations=calibrations(VERIFICATION["evaluate"][:1], VERIFICATION["systems"]),
         output:
             report(
                 f"{REPORT}/verification.html",
@@ -91,10 +95,10 @@ if VERIFICATION:
             runtime="10m",
         params:
             title=f"Speaker verification, run {config['run']}",
-            config=verification_protocol,
+            calibrations=lambda w, input: " ".join(f"--calibration {f}" for f in input.calibrations),
         shell:
-            "python {input.code[0]:q} {input.metrics} --title {params.title:q}"
-            " --config {params.config:q} --output {output} 2> >(tee {log} >&2)"
+            "python {input.code[0]:q} {input.metrics} $(printf ' --summary %s' {input.summaries})"
+            " {params.calibrations} --title {params.title:q} --output {output} 2> >(tee {log} >&2)"
 
     rule plot_det_verification:
         """Detection error trade-off of all systems on one set of trials."""

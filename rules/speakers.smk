@@ -76,7 +76,7 @@ def scoring_inputs(wildcards):
         folder = f"{RESULTS}/verification"
         return {
             "scores": [f"{folder}/{name}/{wildcards.trials}.tsv" for name in entry["average"]],
-            "averaged": [
+            "score_metrics": [
                 f"{folder}/{name}/{wildcards.trials}.metrics.tsv" for name in entry["average"]
             ],
         }
@@ -119,18 +119,24 @@ def trained_encoders():
     return [name for name, entry in config["encoders"].items() if entry.get("steps") != 0]
 
 
-def verification_protocol(wildcards):
-    """What the numbers of the verification rest on, for the words beside them."""
-    protocol = {
-        "systems": VERIFICATION["systems"],
-        "trials": {
-            name: VERIFICATION["trials"][name]
-            | {"kind": config["corpora"][VERIFICATION["trials"][name]["corpus"]]["kind"]}
-            for name in VERIFICATION["evaluate"]
-        },
-        "bootstrap_rounds": VERIFICATION["bootstrap_rounds"],
-    }
-    return json.dumps(protocol, sort_keys=True)
+def systems_of(calibrated):
+    """The systems whose scores are calibrated, or those whose are not."""
+    systems = VERIFICATION["systems"].items()
+    return [name for name, entry in systems if bool(entry.get("calibration")) == calibrated]
+
+
+def calibration_option(wildcards, output):
+    return f"--calibration-output {output.calibration}" if "calibration" in output.keys() else ""
+
+
+def calibrations(trials, systems):
+    """The calibrations of those of these systems that have one."""
+    return [
+        f"{RESULTS}/verification/{system}/{name}.calibration.json"
+        for system in systems
+        if system in systems_of(calibrated=True)
+        for name in trials
+    ]
 
 
 def verifier_settings(wildcards):

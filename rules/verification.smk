@@ -45,7 +45,8 @@ if VERIFICATION:
             manifest=lambda w: recordings_of_trials(w.trials),
             list=trials_list,
         output:
-            f"{RESULTS}/verification/trials/{{trials}}.tsv",
+            trials=f"{RESULTS}/verification/trials/{{trials}}.tsv",
+            summary=f"{RESULTS}/verification/trials/{{trials}}.json",
         log:
             f"{LOGS}/make_trials/{{trials}}.log",
         benchmark:
@@ -61,7 +62,8 @@ if VERIFICATION:
             list=lambda w, input: f"--list {input.list}" if input.list else "",
         shell:
             "python {input.code[0]:q} --config {params.config:q} --manifest {input.manifest}"
-            " {params.list} --output {output} 2> >(tee {log} >&2)"
+            " {params.list} --output {output.trials} --summary {output.summary}"
+            " 2> >(tee {log} >&2)"
 
     rule score_verification:
         """Scores of a system's trials, with error rates, costs and their intervals."""
@@ -73,11 +75,12 @@ if VERIFICATION:
         output:
             scores=f"{SCORED}.tsv",
             metrics=f"{SCORED}.metrics.tsv",
-            calibration=f"{SCORED}.calibration.json",
         log:
             f"{LOGS}/score_verification/{{verifier}}/{{trials}}.log",
         benchmark:
             f"{BENCHMARKS}/score_verification/{{verifier}}/{{trials}}.tsv"
+        wildcard_constraints:
+            verifier=one_of(systems_of(calibrated=False)),
         conda:
             "../envs/etaflow.yaml"
         threads: 1
@@ -87,11 +90,24 @@ if VERIFICATION:
         params:
             config=scoring_settings,
             parts=scoring_options,
+            calibration=calibration_option,
         shell:
             "python {input.code[0]:q} --system {wildcards.verifier} --trials-name {wildcards.trials}"
             " --config {params.config:q} --manifest {input.manifest} --trials {input.trials}"
             " {params.parts} --output {output.scores} --metrics {output.metrics}"
-            " --calibration-output {output.calibration} 2> >(tee {log} >&2)"
+            " {params.calibration} 2> >(tee {log} >&2)"
+
+    use rule score_verification as score_calibrated with:
+        output:
+            scores=f"{SCORED}.tsv",
+            metrics=f"{SCORED}.metrics.tsv",
+            calibration=f"{SCORED}.calibration.json",
+        log:
+            f"{LOGS}/score_calibrated/{{verifier}}/{{trials}}.log",
+        benchmark:
+            f"{BENCHMARKS}/score_calibrated/{{verifier}}/{{trials}}.tsv"
+        wildcard_constraints:
+            verifier=one_of(systems_of(calibrated=True)),
 
     rule collect_verification:
         """One table of all systems and trials."""
@@ -115,7 +131,8 @@ if VERIFICATION:
             mem_mb=1000,
             runtime="10m",
         shell:
-            "python {input.code[0]:q} {input.metrics} --output {output} 2> >(tee {log} >&2)"
+            "python {input.code[0]:q} $(printf ' --metrics %s' {input.metrics}) --output {output}"
+            " 2> >(tee {log} >&2)"
 
 
 if "verifier" in VERIFICATION:
@@ -128,7 +145,7 @@ if "verifier" in VERIFICATION:
             encoder=model(VERIFICATION["systems"][CHOSEN["system"]]["encoder"]),
             scores=f"{RESULTS}/verification/{CHOSEN['system']}/{CHOSEN['trials']}.tsv",
             metrics=f"{RESULTS}/verification/{CHOSEN['system']}/{CHOSEN['trials']}.metrics.tsv",
-            calibration=f"{RESULTS}/verification/{CHOSEN['system']}/{CHOSEN['trials']}.calibration.json",
+            calibration=calibrations([CHOSEN["trials"]], [CHOSEN["system"]]),
         output:
             f"{RESULTS}/verifier/verifier.json",
         log:
@@ -143,8 +160,9 @@ if "verifier" in VERIFICATION:
             runtime="1h",
         params:
             config=verifier_settings,
+            calibration=lambda w, input: input.calibration or "none",
         shell:
             f"python {{input.code[0]:q}} --system {CHOSEN['system']}"
             " --config {params.config:q} --encoder {input.encoder}"
-            " --calibration {input.calibration} --metrics {input.metrics} --trials {input.scores}"
+            " --calibration {params.calibration} --metrics {input.metrics} --trials {input.scores}"
             " --output-dir $(dirname {output}) 2> >(tee {log} >&2)"

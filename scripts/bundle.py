@@ -14,9 +14,9 @@ from etaflow.converter import BUNDLE_FORMAT
 from etaflow.eta import EtaModel
 from etaflow.evaluation.protocol import run_protocol
 from etaflow.evaluation.tables import format_metrics_table
-from etaflow.hub import needed_files
+from etaflow.fetching import copy_model
 from etaflow.manifest import read_manifest, read_table
-from etaflow.models import ModelInfo, read_model_info, worst_weights
+from etaflow.models import ModelInfo, worst_weights
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -89,21 +89,6 @@ WARNING = """> **Warning: untrained weights.** Conversions are noise, and what n
 > are below say that the workflow runs, not how well the method works.
 
 """
-
-
-def copy_model(model: Path, folder: Path) -> ModelInfo:
-    """Copy a model's files and its model.json, which then points to the copy."""
-    info, files = read_model_info(model.parent)
-    found = [path.relative_to(files) for path in files.rglob("*") if path.is_file()]
-    names = [path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts)]
-    if info.source == "path":
-        # A user's own folder may hold more, such as the weights of another framework.
-        names = needed_files(names, info.architecture)
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(files / name, folder / name)
-    write_json(folder / "model.json", {**vars(info), "path": "."})
-    return info
 
 
 def model_row(folder: str, info: ModelInfo, place: str) -> str:
