@@ -187,7 +187,11 @@ def embeddings(corpus, encoder):
 def model(name):
     """Where a model of the registry, or a speaker encoder that is trained here, says what it is."""
     trained = name in config["encoders"]
-    return f"{RESULTS}/encoders/{name}/model.json" if trained else f"resources/models/{name}/model.json"
+    return (
+        f"{RESULTS}/encoders/{name}/model.json"
+        if trained
+        else f"resources/models/{name}/model.json"
+    )
 
 
 def ssl_model(ssl):

@@ -6,7 +6,6 @@ import jsonschema
 import yaml
 from snakemake.exceptions import WorkflowError
 
-
 # Trials that are fetched by name.
 TRIAL_LISTS = ("vox1-o", "vox1-e", "vox1-h")
 

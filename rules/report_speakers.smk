@@ -3,7 +3,6 @@
 Needs what the rules of `encoders` and `verification` make.
 """
 
-
 if trained_encoders():
 
     rule plot_encoder_training:
