@@ -20,6 +20,9 @@ def main(
     manifest: Annotated[Path, typer.Option(help="manifest of the shard")],
     model: Annotated[Path, typer.Option(help="model.json of the speaker encoder")],
     output: Annotated[Path, typer.Option(help="HDF5 file to write")],
+    max_seconds: Annotated[
+        float | None, typer.Option(help="embed so much of the beginning of each; all if not given")
+    ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs given to this job")] = 0,
     threads: Annotated[int, typer.Option(help="that read recordings")] = 2,
 ) -> None:
@@ -27,8 +30,8 @@ def main(
     encoder = load_speaker_encoder(model.parent, select_device(gpus))
     # The recordings' checksums stand in the manifest, the weights' revision in the model.
     code = source_files(__file__, Path(etaflow.__path__[0]))
-    work = fingerprint("", manifest, model, *code)
-    embed_recordings(encoder, read_manifest(manifest), output, work, threads)
+    work = fingerprint(str(max_seconds), manifest, model, *code)
+    embed_recordings(encoder, read_manifest(manifest), output, work, threads, max_seconds)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def main(
     """Draw one panel a metric."""
     histories = {}
     for path in metrics:
-        histories[labelled(path.parent.name, weights_of(path.parent))] = read_table(path, ("step", "value"))
+        histories[labelled(path.parent.name, weights_of(path.parent))] = read_table(
+            path, ("step", "value")
+        )
     save_figure(plot_training(histories), output)
 
 

@@ -1,6 +1,5 @@
 """Train a speaker encoder on the speakers of a corpus."""
 
-import inspect
 import json
 import math
 import os
@@ -160,11 +159,7 @@ def main(
             f"{settings['crop_seconds']} s and are repeated until they fill it"
         )
     package = Path(etaflow.__path__[0])
-    # The network's module is imported by name, which no syntax tree shows.
-    code = [
-        *source_files(__file__, package),
-        *source_files(inspect.getfile(type(network)), package),
-    ]
+    code = source_files(__file__, package)
     sounds = augmentation.digest if augmentation else ""
     models = [model] if model else []
     history = train(

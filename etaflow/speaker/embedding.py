@@ -1,5 +1,6 @@
 """Recordings to files of embeddings."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ def embed_recordings(
     output: str | Path,
     fingerprint: str,
     threads: int = 2,
+    max_seconds: float | None = None,
 ) -> None:
     """Write the embeddings of recordings, and the means of their speakers, as `Embeddings`.
 
@@ -31,6 +33,7 @@ def embed_recordings(
         output: HDF5 file to write.
         fingerprint: of all that the embeddings depend on, besides the ids and the encoder's name.
         threads: that read recordings.
+        max_seconds: embed so much of the beginning of each, or all of it.
 
     Raises:
         AudioError: a recording changed since it was listed, or cannot be read.
@@ -39,10 +42,9 @@ def embed_recordings(
     """
     ids = list(recordings["utterance_id"])
     files = list(zip(recordings["path"], recordings["checksum"], strict=True))
-    lengths = [
-        resampled_length(count, rate)
-        for count, rate in zip(recordings["num_samples"], recordings["sample_rate"], strict=True)
-    ]
+    counts = zip(recordings["num_samples"], recordings["sample_rate"], strict=True)
+    longest = sys.maxsize if max_seconds is None else round(max_seconds * SAMPLE_RATE)
+    lengths = [min(resampled_length(count, rate), longest) for count, rate in counts]
     info = encoder.info
     speakers = list(recordings["speaker_id"])
     with (
@@ -65,6 +67,7 @@ def embed_recordings(
         ]
         waveforms = read_ahead([[files[index] for index in batch] for batch in batches], threads)
         for batch, waves in zip(batches, waveforms, strict=True):
-            for index, vector in zip(batch, encoder.embed(waves), strict=True):
+            vectors = encoder.embed([wave[:longest] for wave in waves])
+            for index, vector in zip(batch, vectors, strict=True):
                 writer.write(ids[index], vector)
             shown.update(sum(ids[index] in left for index in batch))

@@ -15,7 +15,7 @@ from etaflow.speaker.rawnet import RawNet
 
 
 class WavLMRawNet(SpeakerNetwork):
-    """Batch norm and a linear layer on two vectors: the mean of a layer's frames, and a RawNet's embedding."""
+    """Batch norm and a linear layer on the mean of a layer's frames and a RawNet's embedding."""
 
     def __init__(self, backbone: Backbone, channels: int, dim: int) -> None:
         super().__init__()
