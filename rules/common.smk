@@ -243,7 +243,7 @@ def corpus_root(corpus):
 def fetched_part(wildcards):
     """The part of a corpus's entry that says what to fetch."""
     entry = config["corpora"][wildcards.corpus]
-    keys = ["kind", "subsets", "key_env", "language"]
+    keys = ["kind", "subsets", "key_env"]
     if entry["kind"] == "mini":
         keys += ["speakers", "sentences", "seed"]
     return json.dumps({key: entry[key] for key in keys if key in entry}, sort_keys=True)

@@ -143,9 +143,9 @@ def verifier_settings(wildcards):
     """What `etaflow verify` says of the numbers that it stands on."""
     chosen = VERIFICATION["verifier"]
     entry = VERIFICATION["systems"][chosen["system"]]
-    facts = {"run": config["run"], "trials": chosen["trials"], "max_seconds": entry["max_seconds"]}
-    listed = [chosen["trials"]]
-    if entry["calibration"]:
-        listed.append(entry["calibration"]["trials"])
-    facts["corpora"] = {name: VERIFICATION["trials"][name]["corpus"] for name in listed}
+    names = {chosen["trials"]}
+    names |= {entry["calibration"]["trials"]} if entry["calibration"] else set()
+    facts = {key: entry[key] for key in ("as_norm", "max_seconds")}
+    facts |= {"run": config["run"], "trials": chosen["trials"]}
+    facts["corpora"] = sorted({VERIFICATION["trials"][name]["corpus"] for name in names})
     return json.dumps(facts, sort_keys=True)

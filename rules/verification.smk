@@ -160,9 +160,11 @@ if "verifier" in VERIFICATION:
             runtime="1h",
         params:
             config=verifier_settings,
-            calibration=lambda w, input: input.calibration or "none",
+            calibration=lambda w, input: (
+                f"--calibration {input.calibration}" if input.calibration else ""
+            ),
         shell:
             f"python {{input.code[0]:q}} --system {CHOSEN['system']}"
             " --config {params.config:q} --encoder {input.encoder}"
-            " --calibration {params.calibration} --metrics {input.metrics} --trials {input.scores}"
+            " {params.calibration} --metrics {input.metrics} --trials {input.scores}"
             " --output-dir $(dirname {output}) 2> >(tee {log} >&2)"
