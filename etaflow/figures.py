@@ -65,13 +65,16 @@ def _det(
     figure, axes = _axes(5.5, 5.0)
     ticks = np.array([0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99, 0.999])
     lowest = 5e-4  # rates beyond the axes, 0 among them, are drawn on their edge
-    for (system, pair), colour in zip(trials.items(), COLOURS * len(trials), strict=False):
+    # The colours again, with another stroke.
+    strokes = [(colour, style) for style in ("-", "--", ":") for colour in COLOURS]
+    for (system, pair), (colour, style) in zip(trials.items(), strokes * len(trials), strict=False):
         curve = detection_error_curve(*pair)
         accept, reject, _ = curve
         rate, _ = equal_error_point(*curve)
         axes.plot(
             *norm.ppf(np.clip([accept, reject], lowest, 1 - lowest)),
             color=colour,
+            ls=style,
             label=f"{system}, EER {100 * rate:.1f} %",
         )
     limits = norm.ppf([lowest, 1 - lowest])
@@ -121,7 +124,7 @@ def plot_verification_det(trials: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Training and validation curves, a panel a metric, a colour a vocoder.
+    """Training and validation curves, a panel a metric, a colour a training.
 
     Args:
         histories: of each training, by its label, a table with columns `step`, `metric`, `value`.
@@ -150,8 +153,10 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:
                 ms=3,
             )
         axes.set(title=metric, xlabel="step")
-    for axes in list(grid.flat)[len(metrics) :]:
-        axes.set_visible(False)
+    for place, axes in enumerate(grid.flat):
+        axes.set_visible(place < len(metrics))
+        # Where there is no panel below, that has them.
+        axes.tick_params(labelbottom=place + columns >= len(metrics))
     grid.flat[0].legend(frameon=False, fontsize="small")
     return figure
 

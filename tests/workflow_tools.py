@@ -17,9 +17,39 @@ def load_config(name: str = "config") -> dict[str, Any]:
     return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def small_config() -> dict[str, Any]:
-    """The embedded default, cut to what runs in two minutes."""
+def conversion_config() -> dict[str, Any]:
+    """The embedded default without what is on speaker verification."""
     config = load_config()
+    for section in ("encoders", "verification"):
+        del config[section]
+    del config["corpora"]["mini-voices"]
+    return config
+
+
+def speakers_config() -> dict[str, Any]:
+    """What the embedded default has on speaker verification, cut to what runs in two minutes."""
+    config = load_config()
+    kept = ("seed", "corpora", "models", "encoders", "verification")
+    config = {"run": "speakers"} | {key: config[key] for key in kept}
+    del config["corpora"]["mini"]
+    config["corpora"]["mini-voices"] |= {"speakers": 16, "sentences": 4}
+    for name, entry in config["encoders"].items():
+        entry["network"] |= {"channels": 8, "dim": 16}
+        entry |= {"speakers": 4, "utterances": 2, "crop_seconds": 0.5, "validate_every": 2}
+        entry |= {"steps": 0 if name.endswith("untrained") else 4}
+        entry["validation"] = {"speakers": 3, "nontargets": 20, "max_seconds": 1.0}
+    verification = config["verification"]
+    for entry in verification["trials"].values():
+        entry["nontargets"] = 40
+    verification["systems"]["resemblyzer-norm"]["as_norm"]["topk"] = 4
+    verification["systems"]["resemblyzer-short"] = {"encoder": "resemblyzer", "max_seconds": 1.5}
+    verification["bootstrap_rounds"] = 100
+    return config
+
+
+def small_config() -> dict[str, Any]:
+    """The embedded default without verification, cut to what runs in two minutes."""
+    config = conversion_config()
     config["run"] = "small"
     corpus = config["corpora"]["mini"]
     corpus |= {"speakers": 6, "sentences": 6, "shards": 2}

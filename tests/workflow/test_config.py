@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, load_config, planned, snakemake
+from tests.workflow_tools import ROOT, changed, conversion_config, load_config, planned, snakemake
 
 CASES: list[tuple[str, Any, str]] = [
     ("eta.mini.layer", "three", "eta.mini.layer = 'three': 'three' is not of type 'integer'"),
@@ -88,13 +88,13 @@ CASES: list[tuple[str, Any, str]] = [
 def test_a_wrong_key_is_named_with_its_value(
     tmp_path: Path, key: str, value: Any, message: str
 ) -> None:
-    output = snakemake(tmp_path, changed(load_config(), key, value), "--dry-run", ok=False)
+    output = snakemake(tmp_path, changed(conversion_config(), key, value), "--dry-run", ok=False)
     assert message in output
     assert not (tmp_path / "results").exists()
 
 
 def test_all_wrong_keys_are_named_at_once(tmp_path: Path) -> None:
-    config = changed(changed(load_config(), "eta.mini.layer", 0), "prematch.topk", 0)
+    config = changed(changed(conversion_config(), "eta.mini.layer", 0), "prematch.topk", 0)
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
     assert "eta.mini.layer = 0" in output
     assert "prematch.topk = 0" in output
@@ -108,7 +108,7 @@ def test_a_root_that_needs_a_folder_says_how_to_give_it(tmp_path: Path) -> None:
 
 
 def test_voxceleb1_needs_a_copy_or_a_key(tmp_path: Path) -> None:
-    config = load_config()
+    config = conversion_config()
     entry = {"kind": "voxceleb1", "seed": 0, "shards": 1}
     config["corpora"]["vox"] = entry
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
@@ -155,7 +155,7 @@ def test_a_wrong_key_of_published_models_is_named(
 
 
 def test_conversion_without_an_eta_model(tmp_path: Path) -> None:
-    config = changed(changed(load_config(), "eta", ...), "conversion.eta", None)
+    config = changed(changed(conversion_config(), "eta", ...), "conversion.eta", None)
     for section in ("sweep", "probe"):
         config = changed(config, section, ...)
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
@@ -167,12 +167,14 @@ def test_conversion_without_an_eta_model(tmp_path: Path) -> None:
 
 
 def test_prematched_features_need_their_section(tmp_path: Path) -> None:
-    output = snakemake(tmp_path, changed(load_config(), "prematch", ...), "--dry-run", ok=False)
+    output = snakemake(
+        tmp_path, changed(conversion_config(), "prematch", ...), "--dry-run", ok=False
+    )
     assert "prematch: missing; vocoder.hifigan-tiny is trained on prematched features" in output
 
 
 def test_a_vocoder_of_eta_features_is_not_given_others(tmp_path: Path) -> None:
-    config = changed(load_config(), "vocoder.hifigan-tiny.features", "eta")
+    config = changed(conversion_config(), "vocoder.hifigan-tiny.features", "eta")
     config = changed(config, "vocoder.hifigan-tiny.eta", "mini")
     config["conversion"] |= {
         "systems": {
@@ -219,14 +221,14 @@ def test_every_key_of_the_schema_is_explained() -> None:
 
 
 def test_a_sweep_does_not_take_the_name_of_an_entry(tmp_path: Path) -> None:
-    config = load_config()
+    config = conversion_config()
     config["eta"]["mini-layer-1"] = config["eta"]["mini"]
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
     assert "eta.mini-layer-1: the sweep over layer needs this name" in output
 
 
 def test_references_do_not_take_the_name_of_a_system(tmp_path: Path) -> None:
-    config = changed(load_config(), "conversion.systems.knnvc-5s", {"method": "knn"})
+    config = changed(conversion_config(), "conversion.systems.knnvc-5s", {"method": "knn"})
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
     assert "conversion.systems.knnvc-5s: conversion.references needs this name" in output
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, load_config, planned, snakemake
+from tests.workflow_tools import ROOT, changed, conversion_config, load_config, planned, snakemake
 
 
 def test_published_models_need_no_training_and_no_data(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_published_models_need_no_training_and_no_data(tmp_path: Path) -> None:
 
 
 def test_a_published_vocoder_is_scored_like_one_of_the_run(tmp_path: Path) -> None:
-    config = changed(load_config(), "sweep", ...)
+    config = changed(conversion_config(), "sweep", ...)
     trained = planned(tmp_path, config)
     vocoder = load_config("knnvc-pretrained")["models"]["knnvc-prematched"]
     config["models"]["published"] = vocoder
@@ -65,6 +65,7 @@ def test_gpus_are_asked_for_by_the_rules_that_compute_on_them() -> None:
         "embed_speakers",
         "prematch",
         "train_vocoder",
+        "train_speaker_encoder",
         "convert",
         "transcribe",
         "score_conversion",
@@ -72,7 +73,7 @@ def test_gpus_are_asked_for_by_the_rules_that_compute_on_them() -> None:
 
 
 def test_a_vocoder_of_eta_features_waits_for_its_eta_model(tmp_path: Path) -> None:
-    config = changed(load_config(), "vocoder.hifigan-tiny.features", "eta")
+    config = changed(conversion_config(), "vocoder.hifigan-tiny.features", "eta")
     config = changed(config, "vocoder.hifigan-tiny.eta", "mini")
     config = changed(config, "conversion", ...)
     output = snakemake(tmp_path, config, "vocoder", "--dry-run", "--printshellcmds")
@@ -107,7 +108,7 @@ def test_a_training_is_started_in_a_process_a_gpu(tmp_path: Path, gpus: int, sta
 
 def test_a_training_is_named_by_what_its_result_depends_on(tmp_path: Path) -> None:
     def command(key: str, value: Any) -> str:
-        config = changed(load_config(), f"vocoder.hifigan-tiny.{key}", value)
+        config = changed(conversion_config(), f"vocoder.hifigan-tiny.{key}", value)
         shown = snakemake(tmp_path, config, "vocoder", "--dry-run", "--printshellcmds")
         return next(line for line in shown.splitlines() if "launch=python" in line)
 
@@ -130,14 +131,14 @@ def test_a_training_is_named_by_what_its_result_depends_on(tmp_path: Path) -> No
 def test_layers_together_are_one_job_and_the_others_their_own(
     tmp_path: Path, together: list[int], jobs: dict[str, int]
 ) -> None:
-    config = changed(load_config(), "sweep", {"eta": "mini", "layer": [1, 3]})
+    config = changed(conversion_config(), "sweep", {"eta": "mini", "layer": [1, 3]})
     config = changed(config, "ssl.wavlm-tiny.together", together)
     found = planned(tmp_path, config)
     assert {rule: count for rule, count in found.items() if "dump" in rule} == jobs
 
 
 def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -> None:
-    jobs = planned(tmp_path, changed(load_config(), "corpora.mini.shards", 7))
+    jobs = planned(tmp_path, changed(conversion_config(), "corpora.mini.shards", 7))
     assert (
         jobs["dump_features__mini__wavlm-tiny"],
         jobs["embed_speakers"],
@@ -147,17 +148,17 @@ def test_every_shard_of_a_corpus_is_embedded_and_gathered_once(tmp_path: Path) -
 
 def test_a_sweep_is_one_eta_model_a_value_and_the_base_is_not_fitted_twice(tmp_path: Path) -> None:
     sweep = {"eta": "mini", "layer": [1, 3], "pca": [16, None], "frames": [None, 20]}
-    jobs = planned(tmp_path, changed(load_config(), "sweep", sweep))
+    jobs = planned(tmp_path, changed(conversion_config(), "sweep", sweep))
     assert (jobs["fit_eta"], jobs["fit_pca"]) == (4, 3)  # without PCA there is none to fit
     assert (jobs["collect_sweep"], jobs["plot_umap"]) == (1, 1)
-    jobs = planned(tmp_path, changed(load_config(), "sweep", ...))
+    jobs = planned(tmp_path, changed(conversion_config(), "sweep", ...))
     assert jobs["fit_eta"] == 1
     assert not {"collect_sweep", "plot_sweep"} & set(jobs)
 
 
 def test_an_amount_of_reference_is_a_system_and_all_of_it_the_base_itself(tmp_path: Path) -> None:
     config = changed(
-        load_config(),
+        conversion_config(),
         "conversion.references",
         {"systems": ["knnvc", "knnvc-eta"], "seconds": [5, 60, None]},
     )
@@ -185,7 +186,7 @@ def test_an_amount_of_reference_is_a_system_and_all_of_it_the_base_itself(tmp_pa
 
 
 def test_probes_are_made_of_every_eta_model_where_the_config_asks(tmp_path: Path) -> None:
-    config = changed(load_config(), "sweep", ...)
+    config = changed(conversion_config(), "sweep", ...)
     config["eta"]["all"] = config["eta"]["mini"] | {"pca": None}
     jobs = planned(tmp_path, config)
     assert (jobs["align_texts"], jobs["probe_speakers"]) == (1, 2)
@@ -196,7 +197,7 @@ def test_probes_are_made_of_every_eta_model_where_the_config_asks(tmp_path: Path
 
 
 def test_words_are_probed_where_the_vocabulary_is_closed(tmp_path: Path) -> None:
-    output = snakemake(tmp_path, load_config(), "eta", "--dry-run", "--printshellcmds")
+    output = snakemake(tmp_path, conversion_config(), "eta", "--dry-run", "--printshellcmds")
     assert "--alignments results/mini/alignments/mini.tsv --words" in output
     config = load_config("librispeech")
     output = snakemake(tmp_path, config, "eta", "--dry-run", "--printshellcmds")
@@ -207,7 +208,7 @@ def test_words_are_probed_where_the_vocabulary_is_closed(tmp_path: Path) -> None
 def test_a_probed_corpus_of_its_own_gets_features_and_embeddings_of_the_eta_model(
     tmp_path: Path,
 ) -> None:
-    config = changed(load_config(), "sweep", ...)
+    config = changed(conversion_config(), "sweep", ...)
     with_one = planned(tmp_path, config)
     corpus = config["corpora"]["mini"] | {"seed": 1, "shards": 3}
     config["corpora"]["other"] = corpus
@@ -218,7 +219,7 @@ def test_a_probed_corpus_of_its_own_gets_features_and_embeddings_of_the_eta_mode
 
 
 def test_listed_pairs_need_no_test_split(tmp_path: Path) -> None:
-    config = changed(load_config(), "corpora.mini.split.test_fraction", 0)
+    config = changed(conversion_config(), "corpora.mini.split.test_fraction", 0)
     config = changed(config, "probe", ...)
     pairs = {"sources": ["s00-000"], "targets": ["s01"]}
     assert planned(tmp_path, changed(config, "conversion.pairs", pairs))["score_conversion"] == 9
