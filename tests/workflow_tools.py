@@ -38,6 +38,7 @@ def speakers_config() -> dict[str, Any]:
         entry |= {"speakers": 4, "utterances": 2, "crop_seconds": 0.5, "validate_every": 2}
         entry |= {"steps": 0 if name.endswith("untrained") else 4}
         entry["validation"] = {"speakers": 3, "nontargets": 20, "max_seconds": 1.0}
+    config["encoders"]["wavlm-rawnet"]["keep"] = "last"
     verification = config["verification"]
     for entry in verification["trials"].values():
         entry["nontargets"] = 40

@@ -156,9 +156,8 @@ SIZES: dict[str, Any] = {
 def twin(preset: str, folder: Path) -> dict[str, Any]:
     """A preset on `mini`, with small models in the same format on disk, for a few steps."""
     config = load_config(preset)
-    for name, corpus in config["corpora"].items():
+    for name in config["corpora"]:
         split = {"by": "speaker", "test_fraction": 1.0 if name == "vctk" else 0.4}
-        # Corpora of one config are of different people.
         config["corpora"][name] = MINI | {"split": split, "speakers": 6 if name == "vctk" else 10}
     for name, model in config["models"].items():
         path = folder / name
