@@ -5,7 +5,6 @@ Waveforms are mono float32 numpy arrays (T,) in [-1, 1] at `SAMPLE_RATE` unless 
 
 import hashlib
 import math
-import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import soundfile
 
 from etaflow.atomic import atomic_file
+from etaflow.decoding import M4A, AudioError, open_audio
 
 Waveform = npt.NDArray[np.float32]
 
@@ -26,19 +26,8 @@ MIN_SECONDS = 0.1
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 96_000
 SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of 16-bit audio
 WRITABLE = (".wav", ".flac")
-EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", M4A)
 BLOCK = 1 << 18  # samples of a file that are decoded, resampled or written at a time
-
-
-class AudioError(ValueError):
-    """A file that cannot be used; `reason` says why, without the path."""
-
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(path, reason)  # as given, so that the error can leave a worker process
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -48,26 +37,6 @@ class AudioInfo:
     num_samples: int
     sample_rate: int
     checksum: str  # BLAKE2b-64 of the file's bytes, hexadecimal
-
-
-def _is_truncated(path: Path) -> bool:
-    """Whether a WAV or AIFF file promises more data than it has; libsndfile reads such gladly."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            data, order = b"data", "<I"
-        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
-            data, order = b"SSND", ">I"
-        else:
-            return False
-        while len(chunk := stream.read(8)) == 8:
-            name, length = chunk[:4], struct.unpack(order, chunk[4:])[0]
-            if name == data:
-                # 0 and 2^32 - 1 stand for "unknown" in files that were streamed.
-                return length not in (0, 0xFFFFFFFF) and stream.tell() + length > size
-            stream.seek(length + length % 2, 1)
-    return False
 
 
 def file_checksum(path: str | Path) -> str:
@@ -84,30 +53,13 @@ def check_audio(path: str | Path) -> AudioInfo:
             -80 dBFS), shorter than 0.1 s, has NaN or infinite samples, or a rate outside
             8 to 96 kHz.
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise AudioError(path, "empty file")
-        if _is_truncated(path):
-            raise AudioError(path, "truncated: the header promises more samples than the file has")
-        with soundfile.SoundFile(path) as sound:
-            rate, promised = sound.samplerate, sound.frames
-            count, peak = 0, 0.0
-            # Not `sound.blocks`: where the data ends early, it yields what its buffer held before.
-            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
-                if not np.isfinite(block).all():
-                    raise AudioError(path, "NaN or infinite samples")
-                count += len(block)
-                peak = max(peak, float(np.abs(block.mean(axis=1)).max(initial=0.0)))
+    count, peak = 0, 0.0
+    with open_audio(path) as sound:
+        rate = sound.rate
+        for block in sound.blocks(BLOCK):
+            count += len(block)
+            peak = max(peak, float(np.abs(block.mean(axis=1)).max()))
         checksum = file_checksum(path)
-    except OSError as error:
-        raise AudioError(path, f"unreadable: {error.strerror or error}") from error
-    except soundfile.LibsndfileError as error:
-        raise AudioError(path, f"unreadable: {error.error_string}") from error
-    if count == 0:
-        raise AudioError(path, "no samples")
-    if count < promised:
-        raise AudioError(path, f"truncated: {count} of {promised} samples could be decoded")
     if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise AudioError(path, f"sampling rate of {rate} Hz is outside 8 to 96 kHz")
     if count < MIN_SECONDS * rate:
@@ -152,39 +104,29 @@ def read_blocks(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Iter
     Raises:
         AudioError: as `read_audio`.
     """
-    try:
-        with soundfile.SoundFile(path) as sound:
-            rate = sound.samplerate
-            step, margin = _resampling_margin(rate, sample_rate or rate)
-            size = step * max(1, BLOCK // step)
-
-            def read() -> Waveform:
-                block = sound.read(size, dtype="float32", always_2d=True)
-                block = block.mean(axis=1, dtype=np.float32)
-                if not np.isfinite(block).all():
-                    raise AudioError(path, "NaN or infinite samples")
-                return block
-
-            before, block = np.zeros(0, np.float32), read()
-            if not len(block):
-                raise AudioError(path, "no samples")
-            while len(block):
-                after = read()
-                known = np.concatenate([before, block])
-                around = np.concatenate([known, after[:margin]])
-                first = resampled_length(len(before), rate, sample_rate or rate)
-                count = resampled_length(len(block), rate, sample_rate or rate)
-                yield resample(around, rate, sample_rate or rate)[first : first + count]
-                before, block = known[max(0, len(known) - margin) :], after
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise AudioError(path, f"unreadable: {error}") from error
+    with open_audio(path) as sound:
+        rate = sound.rate
+        step, margin = _resampling_margin(rate, sample_rate or rate)
+        blocks = sound.blocks(step * max(1, BLOCK // step))
+        mono = (block.mean(axis=1, dtype=np.float32) for block in blocks)
+        none = np.zeros(0, np.float32)
+        before, block = none, next(mono)
+        while len(block):
+            after = next(mono, none)
+            known = np.concatenate([before, block])
+            around = np.concatenate([known, after[:margin]])
+            first = resampled_length(len(before), rate, sample_rate or rate)
+            count = resampled_length(len(block), rate, sample_rate or rate)
+            yield resample(around, rate, sample_rate or rate)[first : first + count]
+            before, block = known[max(0, len(known) - margin) :], after
 
 
 def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Waveform:
     """Read a file as mono (T,) at `sample_rate` (None keeps the file's own).
 
     Raises:
-        AudioError: the file cannot be decoded, is empty, or holds NaN or infinite samples.
+        AudioError: the file cannot be decoded, is empty, truncated, or holds NaN or infinite
+            samples.
     """
     return np.concatenate(list(read_blocks(path, sample_rate)))
 

@@ -4,8 +4,9 @@ https://github.com/AI4Bharat/IndicSUPERB. `kb_data_clean_m4a/language/subset/aud
 `utterance-speaker-gender.m4a`, and `language/subset/transcription_n2w.txt` a line each, a tab
 between the file's name and the text.
 
-libsndfile reads no m4a. A WAV or FLAC file of the same name counts for it: beside it, in a folder
-for each speaker, or in a tree of its own, as `utilities/structure.py` of IndicSUPERB makes one.
+WAV or FLAC files under the same names will do as well, also with a folder for each speaker below
+`audio`, as `utilities/structure.py` of IndicSUPERB makes one. A `root` that has them and the M4A
+files holds each utterance twice, which is an error.
 """
 
 import re
@@ -40,10 +41,6 @@ LANGUAGES = (
 SPLITS = {"train": "train", "valid": "test", "test_known": "test", "test_unknown": "test"}
 NAME = re.compile(r"\d+-(?P<speaker>\d+)-[mf]")
 TRANSCRIPTS = ("transcription_n2w.txt", "transcription.txt")
-UNREAD = (
-    "m4a is not read; convert it with ffmpeg -i {name}.m4a -ar 16000 -ac 1 {name}.wav, beside it "
-    "or in a tree of its own"
-)
 
 
 def fetch(root: Path, config: Mapping[str, Any], url: str = URL) -> None:
@@ -88,7 +85,6 @@ def recordings(root: Path, config: Mapping[str, Any]) -> Listing:
     listing: Listing = []
     texts: dict[str, str] = {}
     audio: list[tuple[Path, str]] = []
-    unread: list[Path] = []
     for path in walk(root):
         subset = _subset_of(path, root, language)
         if subset is None:
@@ -101,11 +97,9 @@ def recordings(root: Path, config: Mapping[str, Any]) -> Listing:
                 continue
             # The first name of the two, with numbers in words, wins.
             texts = texts | found if path.name == TRANSCRIPTS[0] else found | texts
-        elif path.suffix.lower() == ".m4a":
-            unread.append(path)
         elif path.suffix.lower() in EXTENSIONS:
             audio.append((path, subset))
-    if not audio and not unread:
+    if not audio:
         raise CorpusError(f"{root}: no {language}/SUBSET of Kathbath in it")
     for path, subset in audio:
         match = NAME.fullmatch(path.stem)
@@ -115,10 +109,4 @@ def recordings(root: Path, config: Mapping[str, Any]) -> Listing:
         split = None if config.get("split") else SPLITS[subset]
         text = texts.get(path.stem, "")
         listing.append(Recording(path.stem, match["speaker"], "0", path, text, split))
-    converted = {path.stem for path, _ in audio}
-    listing += [
-        Rejected(path, UNREAD.format(name=path.stem))
-        for path in unread
-        if path.stem not in converted
-    ]
     return listing

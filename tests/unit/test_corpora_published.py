@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import json
-import shutil
 import stat
 import tarfile
 import traceback
@@ -13,9 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pytest
-import soundfile
 
 from etaflow.corpora import (
     CorpusError,
@@ -24,7 +20,6 @@ from etaflow.corpora import (
     archives,
     build_manifest,
     fetch,
-    kathbath,
     librispeech,
     libritts,
     recordings,
@@ -32,6 +27,7 @@ from etaflow.corpora import (
     vctk,
     voxceleb,
 )
+from tests.corpora_tools import audio, sha256, tar
 from tests.file_server import Handler, Server, serving
 
 pytestmark = pytest.mark.usefixtures("waits")
@@ -41,27 +37,6 @@ pytestmark = pytest.mark.usefixtures("waits")
 def server() -> Iterator[Server]:
     with serving() as server:
         yield server
-
-
-def audio(file_format: str, rate: int) -> bytes:
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, rate)
-    soundfile.write(buffer, noise, rate, format=file_format)
-    return buffer.getvalue()
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 FLAC = audio("FLAC", 16_000)
@@ -492,118 +467,6 @@ def test_copies_of_voxceleb1_in_the_layouts_that_people_have(
 
 def test_the_test_speakers_of_voxceleb1_are_forty() -> None:
     assert len(voxceleb.TEST_SPEAKERS) == 40
-
-
-KATHBATH: dict[str, Any] = {"kind": "kathbath", "language": "hindi", "shards": 1, "seed": 0}
-TOLD = "transcription_n2w.txt"
-
-
-def kathbath_files(suffix: str, content: bytes) -> dict[str, dict[str, bytes]]:
-    """What the archives hold: two languages, all subsets."""
-    top = "kb_data_clean_m4a"
-    texts = "844424931537866-594-f.m4a\tनमस्ते दुनिया\n844424931029859-973-m.m4a\tदो\n"
-    return {
-        "train_audio": {
-            f"{top}/hindi/train/audio/844424931537866-594-f{suffix}": content,
-            f"{top}/hindi/train/audio/notes{suffix}": content,
-            f"{top}/tamil/train/audio/844424931000001-12-m{suffix}": content,
-        },
-        "valid_audio": {f"{top}/hindi/valid/audio/844424931537867-594-f{suffix}": content},
-        "testkn_audio": {f"{top}/hindi/test_known/audio/844424931537868-594-f{suffix}": content},
-        "testunk_audio": {
-            f"{top}/hindi/test_unknown/audio/844424931029859-973-m{suffix}": content,
-            f"{top}/hindi/test_unknown/audio/844424931029860-973-m{suffix}": b"",
-        },
-        "transcripts_n2w": {
-            f"{top}/hindi/train/{TOLD}": texts.encode(),
-            f"{top}/hindi/test_unknown/{TOLD}": texts.encode(),
-            f"{top}/tamil/train/{TOLD}": b"844424931000001-12-m.m4a\tx\n",
-        },
-    }
-
-
-def test_kathbath(server: Server, tmp_path: Path) -> None:
-    for name, files in kathbath_files(".wav", audio("WAV", 16_000)).items():
-        server.files[f"/{name}.tar"] = tar(files)
-    root = tmp_path / "resources/corpora/kathbath"
-    kathbath.fetch(root, KATHBATH, server.url)
-    manifest, rejected = build_manifest(KATHBATH, root)
-    columns = ["utterance_id", "speaker_id", "session_id", "split", "text"]
-    assert manifest[columns].to_numpy().tolist() == [
-        ["844424931029859-973-m", "973", "0", "test", "दो"],
-        ["844424931537866-594-f", "594", "0", "train", "नमस्ते दुनिया"],
-        ["844424931537867-594-f", "594", "0", "test", ""],
-        ["844424931537868-594-f", "594", "0", "test", ""],
-    ]
-    assert list(rejected.reason) == ["empty file", "name is not UTTERANCE-SPEAKER-GENDER"]
-    tamil = recordings({**KATHBATH, "language": "tamil"}, root)
-    assert [item.path.name for item in tamil] == ["844424931000001-12-m.wav"]
-    own = {**KATHBATH, "split": {"by": "speaker", "test_fraction": 0.5}}
-    sides = build_manifest(own, root)[0].groupby("speaker_id").split.unique()
-    assert sorted(side for (side,) in sides) == ["test", "train"]
-    requests = len(server.log)
-    kathbath.fetch(root, KATHBATH, server.url)
-    assert len(server.log) == requests
-
-
-def test_kathbath_has_to_come_as_it_came_first(server: Server, tmp_path: Path) -> None:
-    archives = {
-        f"/{name}.tar": tar(files) for name, files in kathbath_files(".m4a", b"first").items()
-    }
-    server.files.update(archives)
-    root = tmp_path / "resources/corpora/kathbath"
-    kathbath.fetch(root, KATHBATH, server.url)
-    record = json.loads((tmp_path / "resources/checksums.json").read_text())
-    assert record == {server.url + path: sha256(content) for path, content in archives.items()}
-    shutil.rmtree(root)
-    server.files["/valid_audio.tar"] = changed = tar({"kb_data_clean_m4a/hindi/x": b""})
-    with pytest.raises(CorpusError) as caught:
-        kathbath.fetch(root, KATHBATH, server.url)
-    for part in ("valid_audio.tar", sha256(archives["/valid_audio.tar"]), sha256(changed)):
-        assert part in str(caught.value)
-    assert (root / "train_audio/kb_data_clean_m4a/.completed").exists()
-    assert not (root / "valid_audio/kb_data_clean_m4a").exists()
-    (tmp_path / "resources/checksums.json").write_text("{")
-    with pytest.raises(CorpusError, match=r"checksums\.json is damaged .*repair it"):
-        kathbath.fetch(root, KATHBATH, server.url)
-
-
-@pytest.mark.parametrize("converted", ["beside", "a folder a speaker", "none"])
-def test_kathbath_is_read_where_it_was_converted(tmp_path: Path, converted: str) -> None:
-    name, reason = "844424931537866-594-f", "m4a is not read; convert it with ffmpeg -i "
-    paths = [tmp_path / f"kb_data_clean_m4a/hindi/valid/audio/{name}.m4a"]
-    if converted == "beside":
-        paths.append(paths[0].with_suffix(".wav"))
-    elif converted == "a folder a speaker":
-        paths.append(tmp_path / f"kb_data_clean_wav/hindi/valid/audio/594/{name}.wav")
-    # Copies with noise bear the same names.
-    paths.append(tmp_path / f"kb_data_noisy_m4a/hindi/test_known/audio/{name}.wav")
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    (item,) = recordings(KATHBATH, tmp_path)
-    if converted == "none":
-        assert isinstance(item, Rejected)
-        assert item.path == paths[0]
-        assert item.reason.startswith(f"{reason}{name}.m4a -ar 16000 -ac 1 {name}.wav")
-        with pytest.raises(CorpusError, match=r"none of 1 files can be used: 1 × m4a .* ffmpeg"):
-            build_manifest(KATHBATH, tmp_path)
-    else:
-        assert item == Recording(name, "594", "0", paths[1], "", "test")
-
-
-def test_kathbath_says_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "hindi/train/audio").mkdir(parents=True)
-    with pytest.raises(CorpusError, match="no hindi/SUBSET of Kathbath"):
-        recordings(KATHBATH, tmp_path)
-    with pytest.raises(ValueError, match="no language 'hindu'; it has bengali, "):
-        recordings({**KATHBATH, "language": "hindu"}, tmp_path)
-    (tmp_path / "hindi/train" / TOLD).write_bytes(b"1-2-m.m4a\t\xff\n")
-    (tmp_path / "hindi/train/audio/1-2-m.flac").write_bytes(FLAC)
-    transcript, recording = recordings(KATHBATH, tmp_path)
-    assert isinstance(transcript, Rejected)
-    assert transcript.reason.startswith("transcript is not UTF-8")
-    assert isinstance(recording, Recording)
 
 
 def test_trial_lists(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
