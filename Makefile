@@ -6,6 +6,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 REPORT := results/mini/report.html
 METRICS := results/mini/conversion/metrics.tsv
+VERIFICATION := results/mini/verification/metrics.tsv
 
 .PHONY: env run test test-fast lint format bench
 
@@ -25,6 +26,7 @@ run: env
 	@[ -f $(REPORT) ] && [ -z "$$(find results/mini/report rules/captions -newer $(REPORT))" ] \
 		|| snakemake --cores 1 --quiet all --report $(REPORT)
 	@python scripts/show_metrics.py --metrics $(METRICS)
+	@python scripts/show_metrics.py --metrics $(VERIFICATION)
 	@echo "Report: $(REPORT)"
 
 test: test-fast
@@ -52,3 +54,4 @@ bench: env
 	python tests/bench_features.py
 	python -m tests.bench_vocoder
 	python tests/bench_training.py
+	python -m tests.bench_verification

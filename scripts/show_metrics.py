@@ -1,4 +1,4 @@
-"""Print a table of metrics: a row a metric, a column a system."""
+"""Print a table of metrics."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(metrics: Annotated[Path, typer.Option(help="TSV of metrics")]) -> None:
-    """Print a table of metrics: a row a metric, a column a system."""
+    """Print a table of metrics."""
     print(format_metrics_table(read_table(metrics)))
 
 

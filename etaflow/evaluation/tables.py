@@ -78,22 +78,38 @@ def in_order(metrics: Iterable[str]) -> list[str]:
     return [name for name in METRIC_NOTES if name in known] + sorted(known - set(METRIC_NOTES))
 
 
-def format_metrics_table(table: pd.DataFrame) -> str:
-    """The figures as text: a row a metric, a column a system, `value [low, high]`.
-
-    A line below names the systems that have untrained weights in its path.
-    """
-    figures = table[["value", "low", "high"]].astype(float)
-    cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in figures.to_numpy()]
-    wide = table.assign(cell=cells).pivot(index="metric", columns="system", values="cell")
-    wide = wide.reindex(index=in_order(wide.index), columns=table["system"].unique())
-    rows = [["", *wide.columns]]
-    rows += [[name, *cells] for name, cells in zip(wide.index, wide.fillna("").values, strict=True)]
+def _grid(table: pd.DataFrame, down: str, across: str, corner: str) -> list[str]:
+    """The cells as lines, rows and columns in the order that they come in."""
+    wide = table.pivot(index=down, columns=across, values="cell").fillna("")
+    wide = wide.reindex(index=table[down].unique(), columns=table[across].unique())
+    rows = [[corner, *wide.columns]]
+    rows += [[name, *cells] for name, cells in zip(wide.index, wide.values, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def format_metrics_table(table: pd.DataFrame) -> str:
+    """The figures as text: a row a metric, a column a system, `value [low, high]`.
+
+    Figures of verification stand the other way round, a block for each list of trials: its systems
+    are many, and its metrics few. A line below names the systems that have untrained weights in
+    their path.
+    """
+    figures = table[["value", "low", "high"]].astype(float)
+    cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in figures.to_numpy()]
+    filled = table.assign(cell=cells)
+    if "trials" in table:
+        blocks = [
+            _grid(block, "system", "metric", str(trials))
+            for trials, block in filled.groupby("trials", sort=False)
+        ]
+    else:
+        order = filled["metric"].map(in_order(filled["metric"]).index)
+        blocks = [_grid(filled.iloc[order.argsort(kind="stable")], "metric", "system", "")]
+    lines = [line for block in blocks for line in block]
     untrained = table.loc[table["weights"] == "untrained", "system"].unique()
     notes = [f"{', '.join(untrained)}: {UNTRAINED}"] if len(untrained) else []
     return "\n".join([*lines, *notes])

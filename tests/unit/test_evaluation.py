@@ -278,3 +278,20 @@ def test_the_transcribing_script_writes_a_row_a_waveform(tmp_path):
         "transcribe.py", "--config", config, "--converted", tmp_path / "c.tsv", "--output", output
     )
     assert "without --model-dir" in done.stderr
+
+
+def test_verification_prints_a_block_for_each_list_and_a_line_for_each_system() -> None:
+    rows = [
+        [system, trials, metric, value, value - 1, value + 1, 10, weights]
+        for trials in ("vox1-o", "mine")
+        for system, weights in (("b", "trained"), ("a", "untrained"))
+        for metric, value in (("eer", 5.0), ("cllr", 2.0))
+        if (system, metric) != ("a", "cllr")
+    ]
+    columns = ["system", "trials", "metric", "value", "low", "high", "n", "weights"]
+    printed = format_metrics_table(pd.DataFrame(rows, columns=columns)).splitlines()
+    assert printed[0].split() == ["vox1-o", "eer", "cllr"]
+    assert printed[1] == "b       5.00 [4.00, 6.00]  2.00 [1.00, 3.00]"
+    assert printed[2] == "a       5.00 [4.00, 6.00]"
+    assert [line.split()[0] for line in printed[3:6]] == ["mine", "b", "a"]
+    assert printed[6].startswith("a: untrained weights")
