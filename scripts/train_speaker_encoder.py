@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -26,17 +25,23 @@ from etaflow.speaker.networks import create_network, load_network, save_network
 from etaflow.speaker.task import SpeakerTask, Validation
 from etaflow.speaker.utterances import SpeakerUtterances
 from etaflow.store import Embeddings
-from etaflow.training import Settings, kept_step, train, write_history
+from etaflow.training import kept_step, train, write_history
+from etaflow.training.command import (
+    CheckpointEvery,
+    CheckpointsKept,
+    Gpus,
+    Threads,
+    TrackerDir,
+    TrackerName,
+    WorkingDir,
+    resources_of,
+    say,
+    settings_of,
+)
 from etaflow.trials import generate_trials
 from etaflow.waveforms import Waveforms
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def say(message: str) -> None:
-    """Print to the log, once: several processes come by here."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(message, err=True)
 
 
 def steps_of(settings: dict[str, Any], num_utterances: int) -> int:
@@ -83,27 +88,20 @@ def main(
             "its name is the encoder's"
         ),
     ],
-    working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
-    checkpoint_every: Annotated[int, typer.Option(help="steps between checkpoints", min=1)],
-    checkpoints_kept: Annotated[int, typer.Option(help="so many of the newest", min=1)] = 2,
+    working_dir: WorkingDir,
+    checkpoint_every: CheckpointEvery,
+    checkpoints_kept: CheckpointsKept = 2,
     model: Annotated[
         Path | None, typer.Option(help="model.json of the model that the network names, if any")
     ] = None,
-    tracker: Annotated[
-        str, typer.Option(help="tensorboard, wandb or comet_ml, to follow the training by; or none")
-    ] = "none",
-    tracker_dir: Annotated[
-        Path | None, typer.Option(help="the tracker's local files, needed with one")
-    ] = None,
-    gpus: Annotated[
-        int, typer.Option(help="GPUs given to this job; more than one by `accelerate launch`")
-    ] = 0,
-    threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
+    tracker: TrackerName = "none",
+    tracker_dir: TrackerDir = None,
+    gpus: Gpus = 0,
+    threads: Threads = 1,
 ) -> None:
     """Train a speaker encoder; by default the weights of the lowest equal error rate are kept."""
     settings = json.loads(config)
-    if tracker != "none" and tracker_dir is None:
-        raise typer.BadParameter("--tracker needs --tracker-dir")
+    resources = resources_of(tracker, tracker_dir, gpus, threads)
     table = read_manifest(manifest).query("split == 'train'").sort_values("utterance_id")
     held = settings["validation"]
     speakers, held_out = hold_out(
@@ -164,26 +162,16 @@ def main(
     models = [model] if model else []
     history = train(
         task,
-        Settings(
+        settings_of(
+            settings,
             steps=steps,
-            seed=settings["seed"],
-            validate_every=settings["validate_every"],
             select="eer",
             checkpoint_every=checkpoint_every,
             checkpoints_kept=checkpoints_kept,
-            precision=settings["precision"],
-            ema=settings["ema"],
-            clip_norm=settings["clip_norm"],
-            patience=settings["patience"],
-            keep=settings["keep"],
         ),
         working_dir=working_dir,
         fingerprint=fingerprint(config + sounds, manifest, *models, *code),
-        tracker=None if tracker == "none" else tracker,
-        tracker_dir=tracker_dir,
-        gpus=gpus,
-        # On GPUs the other cores prepare batches; on the CPU all of them compute.
-        workers=max(0, threads // gpus - 1) if gpus else 0,
+        **resources,
     )
     if history is None:
         return

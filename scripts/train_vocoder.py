@@ -1,7 +1,6 @@
 """Train a HiFi-GAN vocoder on the features of a corpus."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,19 @@ from etaflow.manifest import first_names, hold_out, read_manifest
 from etaflow.models import read_model_info, worst_weights
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
-from etaflow.training import Settings, kept_step, train, write_history
+from etaflow.training import kept_step, train, write_history
+from etaflow.training.command import (
+    CheckpointEvery,
+    CheckpointsKept,
+    Gpus,
+    Threads,
+    TrackerDir,
+    TrackerName,
+    WorkingDir,
+    resources_of,
+    say,
+    settings_of,
+)
 from etaflow.vocoder import Generator, GeneratorConfig
 from etaflow.vocoder.discriminator import DiscriminatorConfig
 from etaflow.vocoder.segments import full_band
@@ -24,12 +35,6 @@ from etaflow.vocoder.task import VocoderTask
 from etaflow.waveforms import Waveforms
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def say(message: str) -> None:
-    """Print to the log, once: several processes come by here."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(message, err=True)
 
 
 @app.command()
@@ -49,33 +54,26 @@ def main(
     output_dir: Annotated[
         Path, typer.Option(help="gets generator.safetensors, config.json, metrics.tsv")
     ],
-    working_dir: Annotated[Path, typer.Option(help="for checkpoints; emptied on success")],
+    working_dir: WorkingDir,
     model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
-    checkpoint_every: Annotated[int, typer.Option(help="steps between checkpoints", min=1)],
-    checkpoints_kept: Annotated[int, typer.Option(help="so many of the newest", min=1)] = 2,
+    checkpoint_every: CheckpointEvery,
+    checkpoints_kept: CheckpointsKept = 2,
     eta: Annotated[
         Path | None, typer.Option(help="folder of the Eta model, for features: eta")
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="HDF5 of the corpus's speaker embeddings, for --eta")
     ] = None,
-    tracker: Annotated[
-        str, typer.Option(help="tensorboard, wandb or comet_ml, to follow the training by; or none")
-    ] = "none",
-    tracker_dir: Annotated[
-        Path | None, typer.Option(help="the tracker's local files, needed with one")
-    ] = None,
-    gpus: Annotated[
-        int, typer.Option(help="GPUs given to this job; more than one by `accelerate launch`")
-    ] = 0,
-    threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
+    tracker: TrackerName = "none",
+    tracker_dir: TrackerDir = None,
+    gpus: Gpus = 0,
+    threads: Threads = 1,
 ) -> None:
     """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
     settings = json.loads(config)
     if (settings["features"] == "eta") != bool(eta and embeddings):
         raise typer.BadParameter("features: eta goes with --eta and --embeddings, and no other")
-    if tracker != "none" and tracker_dir is None:
-        raise typer.BadParameter("--tracker needs --tracker-dir")
+    resources = resources_of(tracker, tracker_dir, gpus, threads)
     info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
     store, origin, models, weights = FeatureStore(features), {}, [], info.weights
@@ -122,24 +120,15 @@ def main(
     key = fingerprint(config, manifest, model, *features, *models, *code)
     history = train(
         task,
-        Settings(
-            steps=settings["steps"],
-            seed=settings["seed"],
-            validate_every=settings["validate_every"],
+        settings_of(
+            settings,
             select="mel_distance",
             checkpoint_every=checkpoint_every,
             checkpoints_kept=checkpoints_kept,
-            precision=settings["precision"],
-            ema=settings["ema"],
-            clip_norm=settings["clip_norm"],
         ),
         working_dir=working_dir,
         fingerprint=key,
-        tracker=None if tracker == "none" else tracker,
-        tracker_dir=tracker_dir,
-        gpus=gpus,
-        # On GPUs the other cores prepare batches; on the CPU all of them compute.
-        workers=max(0, threads // gpus - 1) if gpus else 0,
+        **resources,
     )
     if history is None:
         return
