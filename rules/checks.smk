@@ -242,6 +242,8 @@ def misfit_encoders(config, kind):
         place, network, loss = f"encoders.{name}", entry["network"], entry["loss"]["kind"]
         if name in config["models"]:
             yield f"{place}: `models` has that name, too; the two must differ"
+        if ("steps" in entry) == ("epochs" in entry):
+            yield f"{place}: how long it is trained is said by `steps` or by `epochs`, one of the two"
         if "pretrained" in network:
             # Resemblyzer reads its mel spectrograms by another library, without gradients.
             trainable = SPEAKER_ENCODERS - {"resemblyzer"}
