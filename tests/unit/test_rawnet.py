@@ -217,6 +217,9 @@ SETTINGS = {
 }
 
 
+KINDS = ("weight", "bias")
+
+
 def test_the_fused_network(wavlm_tiny: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = create_network(SETTINGS, wavlm_tiny)
@@ -227,14 +230,14 @@ def test_the_fused_network(wavlm_tiny: Path, tmp_path: Path) -> None:
     raw = {f"rawnet.{name}" for name, _ in RawNet(CHANNELS, DIM).named_parameters()}
     new = {id(parameter) for parameter in network.new_parameters()}
     names = {name for name, parameter in network.named_parameters() if id(parameter) in new}
-    assert names == raw | {"linear.weight", "linear.bias"}
+    assert names == raw | {f"{part}.{kind}" for part in ("norm", "linear") for kind in KINDS}
     # Both branches are heard.
     with torch.no_grad():
         frames, counts = network.backbone([torch.from_numpy(waves[0])])
         parts = torch.cat(
             [frames.sum(1) / counts, network.rawnet(torch.from_numpy(waves[0])[None])], dim=1
         )
-        expected = parts @ network.linear.weight.T + network.linear.bias
+        expected = network.norm(parts) @ network.linear.weight.T + network.linear.bias
     np.testing.assert_allclose(alone[:1], expected.numpy(), atol=1e-6)
     save_network(network, tmp_path, name="mine", weights="untrained")
     np.testing.assert_allclose(load_speaker_encoder(tmp_path).embed(waves), alone, atol=1e-5)
