@@ -32,7 +32,7 @@ CASES: list[tuple[str, Any, str]] = [
     (
         "conversion.judge",
         "wavlm-tiny",
-        "architecture wavlm-tiny; allowed: ecapa, etaflow-encoder, resemblyzer, unispeech, wavlm-sv, xv",
+        "architecture wavlm-tiny; allowed: ecapa, etaflow-encoder, resemblyzer, unispeech, wavlm",
     ),
     ("eta.mini.layer", 2, "conversion.eta = 'mini': layer is 2, that of the vocoder"),
     ("corpora.mini.split.test_fraction", 0, "test_fraction = 0: nothing to convert"),
