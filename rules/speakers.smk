@@ -110,7 +110,7 @@ def scoring_settings(wildcards):
     """What a system's scores and their intervals depend on in the config."""
     entry = VERIFICATION["systems"][wildcards.verifier]
     settings = {key: VERIFICATION[key] for key in ("bootstrap_rounds", "seed")}
-    settings |= {key: entry.get(key) for key in ("as_norm", "calibration")}
+    settings |= {key: entry.get(key) for key in ("max_seconds", "as_norm", "calibration")}
     return json.dumps(settings, sort_keys=True)
 
 

@@ -57,6 +57,8 @@ def calibration_words(fitted_on: Mapping[str, Any], features: Sequence[str]) -> 
     """
     norm = fitted_on["as_norm"]
     by = [f"scores normalised by the nearest {norm['topk']} of {norm['cohort']}"] if norm else []
+    seconds = fitted_on["max_seconds"]
+    by += [f"the first {seconds:g} s of each recording"] if seconds else []
     by += [name.replace("_", " ") for name in features[1:]]
     return (
         f"{fitted_on['targets']} target and {fitted_on['nontargets']} non-target trials of "

@@ -31,12 +31,20 @@ def test_lists_say_what_they_are_and_what_is_left_out():
 
 
 def test_calibrations_say_what_they_were_fitted_on():
-    fitted_on = {"trials": "dev", "targets": 3, "nontargets": 4, "as_norm": None}
+    fitted_on = {
+        "trials": "dev",
+        "targets": 3,
+        "nontargets": 4,
+        "as_norm": None,
+        "max_seconds": None,
+    }
     assert calibration_words(fitted_on, ["score"]) == "3 target and 4 non-target trials of dev"
     fitted_on["as_norm"] = {"topk": 2, "cohort": 9}
     assert calibration_words(fitted_on, ["score", "norm_min"]).endswith(
         "of dev, with scores normalised by the nearest 2 of 9, norm min"
     )
+    fitted_on |= {"as_norm": None, "max_seconds": 2.5}
+    assert calibration_words(fitted_on, ["score"]).endswith("the first 2.5 s of each recording")
 
 
 def test_each_list_has_a_table_and_untrained_weights_are_marked():

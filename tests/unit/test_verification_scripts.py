@@ -21,7 +21,13 @@ from scripts import (
 )
 
 DRAWN = {"targets": 20, "nontargets": 60, "split": "test", "across_sessions": True, "seed": 0}
-PLAIN = {"as_norm": None, "calibration": None, "bootstrap_rounds": 30, "seed": 0}
+PLAIN = {
+    "max_seconds": None,
+    "as_norm": None,
+    "calibration": None,
+    "bootstrap_rounds": 30,
+    "seed": 0,
+}
 
 
 def run(script, *arguments, ok=True):
@@ -187,6 +193,17 @@ def test_speakers_who_took_part_and_the_same_trials_are_refused(corpus):
     error, _ = failure(score_verification, *calibrating(corpus, other))
     assert "4 speaker(s) of the trials are also in the cohort: s08" in str(error)
     assert not (corpus / "calibrated").exists()
+
+
+def test_the_duration_is_that_which_was_heard(corpus):
+    make(corpus)
+    dev = make(corpus, "dev", split="dev")
+    kind, _ = failure(score_verification, *calibrating(corpus, dev, {"max_seconds": 0.5}))
+    assert isinstance(kind, TrialsError)
+    assert "by duration_min: it is not finite, or the same in all trials" in str(kind)
+    run(score_verification, *calibrating(corpus, dev, {"max_seconds": 2.0}))
+    calibration = Calibration.read(corpus / "calibrated" / "calibration.json")
+    assert calibration.fitted_on["max_seconds"] == 2.0
 
 
 def test_another_encoder_is_refused(corpus):
