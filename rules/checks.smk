@@ -294,6 +294,8 @@ def misfit_verification(config, kind):
                 f"{place}.calibration.trials = {entry['calibration']['trials']!r}: these are scored, "
                 "too (`verification.evaluate`); calibrate on others, of other speakers"
             )
+    yield from heard_speakers(config)
+    yield from unlike_scores(config)
     if "verifier" in verification:
         chosen = verification["verifier"]
         if "average" in systems[chosen["system"]]:

@@ -147,5 +147,6 @@ def verifier_settings(wildcards):
     names |= {entry["calibration"]["trials"]} if entry["calibration"] else set()
     facts = {key: entry[key] for key in ("as_norm", "max_seconds")}
     facts |= {"run": config["run"], "trials": chosen["trials"]}
-    facts["corpora"] = sorted({VERIFICATION["trials"][name]["corpus"] for name in names})
+    corpora = {VERIFICATION["trials"][name]["corpus"] for name in names}
+    facts["corpora"] = sorted(corpora | corpora_heard(config, entry["encoder"]))
     return json.dumps(facts, sort_keys=True)

@@ -29,6 +29,32 @@ def test_an_utterance_is_embedded_once_for_all_trials_and_systems(tmp_path: Path
     assert (jobs["make_trials"], jobs["fetch_trial_list"]) == (3, 3)
 
 
+def test_an_encoder_is_not_scored_on_voices_it_was_trained_on(tmp_path: Path) -> None:
+    config = load_config("wavlm-rawnet")
+    config["verification"]["trials"]["vox1-e"] = {"corpus": "voxceleb1", "list": "vox1-e"}
+    assert planned(tmp_path, config)["score_verification"] == 2
+    config["verification"]["evaluate"] = ["vox1-o", "vox1-e"]
+    message = "encoder = 'fusion': is trained on speakers of 'voxceleb1' who are in the trials"
+    assert message in snakemake(tmp_path, config, "--dry-run", ok=False)
+    config["encoders"]["fusion"]["corpus"] = "other"
+    config["corpora"]["other"] = config["corpora"]["voxceleb1"]
+    config["encoders"]["again"] = config["encoders"]["fusion"] | {
+        "network": {"pretrained": "wavlm-mean"}
+    }
+    config["verification"]["systems"] = {"again": {"encoder": "again"}}
+    config["verification"].pop("verifier")
+    # What it was trained further from heard them.
+    message = "encoder = 'again': is trained on speakers of 'voxceleb1' who are in the trials"
+    assert message in snakemake(tmp_path, config, "--dry-run", ok=False)
+
+
+def test_a_verifiers_card_names_what_its_encoder_was_trained_on(tmp_path: Path) -> None:
+    output = snakemake(
+        tmp_path, load_config("ge2e"), "verification", "--dry-run", "--printshellcmds"
+    )
+    assert '"corpora": ["libritts", "vctk"]' in output
+
+
 def test_the_beginning_of_utterances_has_embeddings_of_its_own(tmp_path: Path) -> None:
     config = speakers_config()
     output = snakemake(tmp_path, config, "verification", "--dry-run", "--printshellcmds")
@@ -112,6 +138,26 @@ REFUSED: list[tuple[str, Any, str]] = [
         "verification.trials.mini-test",
         {"corpus": "mini-voices", "list": "mine.txt"},
         "list = 'mine.txt': no such file, and none of vox1-o, vox1-e, vox1-h",
+    ),
+    (
+        "verification.systems.x",
+        {"average": ["resemblyzer", "resemblyzer-norm"]},
+        "systems.x.average: some of its scores are normalised by a cohort, some not",
+    ),
+    (
+        "verification.systems.x",
+        {"average": ["resemblyzer", "resemblyzer-calibrated"]},
+        "systems.x.average: some of its scores are calibrated, some not",
+    ),
+    (
+        "corpora.mini-voices.split.by",
+        "utterance",
+        "encoder = 'ecapa-aam': is trained on speakers of 'mini-voices' who are in the trials",
+    ),
+    (
+        "verification.trials.mini-test.split",
+        "all",
+        "encoder = 'ecapa-aam': is trained on speakers of 'mini-voices' who are in the trials",
     ),
     ("verification.verifier.system", "resemblyzer-norm", "has a cohort"),
     ("verification.verifier.system", "ecapa-aam-wavlm-rawnet", "an average"),
