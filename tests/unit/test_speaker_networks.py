@@ -14,6 +14,7 @@ from etaflow.speaker.network import SpeakerNetwork, embed
 from etaflow.speaker.networks import create_network, load_network, save_network
 from etaflow.ssl import SSLEncoder
 from tests.unit.test_speaker import relative_errors, tdnn_folder
+from tests.workflow_tools import load_config
 
 SIZES = {"channels": 16, "dim": 12}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -146,6 +147,13 @@ def test_a_training_step_changes_all_but_frozen_layers(
             assert value.grad is not None, key
         else:
             assert not torch.equal(before[key], value), key
+
+
+def test_the_hindi_preset_trains_the_upper_half_of_its_transformer(wavlm_tiny: Path) -> None:
+    network: Any = make("weighted", wavlm_tiny)
+    above = len(network.layers) - len(network.backbone.layers)
+    (trained,) = {each["trained_layers"] for each in load_config("kathbath")["encoders"].values()}
+    assert trained == above + 12 // 2  # of WavLM-Base's blocks
 
 
 @pytest.mark.parametrize("kind", ["mean", "weighted"])
