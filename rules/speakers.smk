@@ -114,6 +114,16 @@ def scoring_settings(wildcards):
     return json.dumps(settings, sort_keys=True)
 
 
+def systems_settings():
+    """How each system scores, and the corpora that its encoder is trained on in this run."""
+    keys = ("encoder", "max_seconds", "as_norm", "average")
+    systems = {}
+    for name, entry in VERIFICATION["systems"].items():
+        systems[name] = {key: entry[key] for key in keys if key in entry}
+        systems[name]["corpora"] = sorted(corpora_heard(config, entry.get("encoder")))
+    return json.dumps(systems)
+
+
 def trained_encoders():
     """The encoders of the config that are trained for a step or more."""
     return [name for name, entry in config["encoders"].items() if entry.get("steps") != 0]

@@ -152,13 +152,18 @@ def test_from_trials_to_page(corpus):
     assert calibration.features == ("score", "duration_min", "norm_min", "norm_mean")
     assert calibration.fitted_on["as_norm"] == {"topk": 3, "cohort": 4}
 
+    plain = {"encoder": "toy", "max_seconds": None, "as_norm": None, "corpora": []}
+    described = {"plain": plain, "calibrated": plain, "mean": {"average": systems, "corpora": []}}
     arguments = ["--title", "A & B", "--summary", corpus / "trials.json"]
+    arguments += ["--systems", json.dumps(described)]
     arguments += ["--calibration", corpus / "calibrated" / "calibration.json"]
     run(render_verification, collected, *arguments, "--output", corpus / "page.html")
     page = (corpus / "page.html").read_text()
     assert "A &amp; B" in page
     assert "20 target and 60 non-target trials of 16 utterances by 4 speakers" in page
-    assert "calibrated on 20 target and 60 non-target trials of dev, with scores norm" in page
+    words = "by toy; calibrated on 20 target and 60 non-target trials of dev, with scores norm"
+    assert words in page
+    assert "<b>mean</b>: the mean of the scores of plain and calibrated" in page
     assert "Untrained weights in the path" in page
     assert page.index("cllr") < page.index("Published elsewhere") < page.index("0.431")
     scores = [corpus / name / "trials.tsv" for name in tables]

@@ -55,6 +55,13 @@ def test_a_verifiers_card_names_what_its_encoder_was_trained_on(tmp_path: Path) 
     assert '"corpora": ["libritts", "vctk"]' in output
 
 
+def test_the_page_says_what_encoders_were_trained_on(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, load_config("ge2e"), "--dry-run", "--printshellcmds")
+    (line,) = [line for line in output.splitlines() if " --systems " in line]
+    assert '"resemblyzer": {"encoder": "resemblyzer", "max_seconds": null,' in line
+    assert '"as_norm": null, "corpora": ["libritts"]}' in line
+
+
 def test_the_beginning_of_utterances_has_embeddings_of_its_own(tmp_path: Path) -> None:
     config = speakers_config()
     output = snakemake(tmp_path, config, "verification", "--dry-run", "--printshellcmds")
