@@ -162,8 +162,6 @@ def test_what_is_too_short_for_the_encoder_is_left_out(folder: Path, tmp_path: P
     assert Embeddings.read(output).utterance_ids[:2] == ["ann_enough", "ann_late_two"]
     # A corpus is embedded as it is, or not at all.
     table, _ = list_recordings(folder, None)
-    with pytest.raises(
-        ValueError, match=r"1 of 6 recordings are shorter than .*: ann_short; leave"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 6 recordings are shorter .*: ann_short; leave"):
         embed_recordings(encoder, table, tmp_path / "y.h5", "")
     assert not (tmp_path / "y.h5").exists()
