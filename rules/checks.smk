@@ -236,6 +236,17 @@ def unlike_features(config, section):
             )
 
 
+def trained_from(config, encoder):
+    """An encoder, the one that it starts from, and so on; ends where a circle closes."""
+    names = [encoder]
+    while names[-1] in config["encoders"] and names[-1] not in names[:-1]:
+        start = config["encoders"][names[-1]]["network"].get("pretrained")
+        if start is None:
+            break
+        names.append(start)
+    return names
+
+
 def misfit_encoders(config, kind):
     """Trainings of speaker encoders that could only fail."""
     for name, entry in config["encoders"].items():
@@ -244,6 +255,10 @@ def misfit_encoders(config, kind):
             yield f"{place}: `models` has that name, too; the two must differ"
         if ("steps" in entry) == ("epochs" in entry):
             yield f"{place}: how long it is trained is said by `steps` or by `epochs`, one of the two"
+        line = trained_from(config, name)
+        if line[-1] == name and len(line) > 1:
+            # Where files of an earlier run lie about, Snakemake would take them for the start.
+            yield f"{place}.network.pretrained: {' from '.join(line)}: none of them comes first"
         if "pretrained" in network:
             # Resemblyzer reads its mel spectrograms by another library, without gradients.
             trainable = SPEAKER_ENCODERS - {"resemblyzer"}
@@ -263,6 +278,42 @@ def misfit_encoders(config, kind):
         for key in ("noise", "music", "babble"):
             if key in settings and settings[key]["snr"][0] > settings[key]["snr"][1]:
                 yield f"{place}.augmentation.{key}.snr = {settings[key]['snr']}: the lower one first"
+
+
+def scores_of(system):
+    """What the scores of a system that is no average are."""
+    if system["calibration"]:
+        return "log-likelihood ratios"
+    return "normalised cosines" if system["as_norm"] else "cosines"
+
+
+def test_speakers_are_others(corpus):
+    """Whether no speaker of a corpus is in both its splits."""
+    if "split" in corpus:
+        return corpus["split"]["by"] == "speaker"
+    return corpus["kind"] != "kathbath"
+
+
+def heard_trials(config):
+    """Trials whose speakers an encoder was trained on; a list of the user's own is not read."""
+    verification = config["verification"]
+    for name in verification["evaluate"]:
+        entry = verification["trials"][name]
+        official = entry.get("list") == "vox1-o"
+        if "list" in entry and entry["list"] not in TRIAL_LISTS:
+            continue
+        tested = official or entry.get("split") == "test"
+        if tested and test_speakers_are_others(config["corpora"][entry["corpus"]]):
+            continue
+        for system, settings in verification["systems"].items():
+            for encoder in trained_from(config, settings.get("encoder")):
+                training = config["encoders"].get(encoder, {})
+                if training.get("corpus") == entry["corpus"] and training.get("steps") != 0:
+                    yield (
+                        f"verification.evaluate: {name!r} has speakers of {entry['corpus']!r} that "
+                        f"the encoder {encoder!r} of the system {system!r} is trained on; its error "
+                        "rate would be that of no stranger"
+                    )
 
 
 def misfit_verification(config, kind):
@@ -287,6 +338,12 @@ def misfit_verification(config, kind):
             for other in entry["average"]:
                 if "average" in systems[other]:
                     yield f"{place}.average: {other!r} is an average itself; list what it is of"
+            parts = [systems[other] for other in entry["average"]]
+            if any("average" in part for part in parts):
+                continue
+            if len({scores_of(part) for part in parts}) > 1:
+                kinds = ", ".join(f"{o}: {scores_of(systems[o])}" for o in entry["average"])
+                yield f"{place}.average: scores of one kind have a mean; they are {kinds}"
             continue
         yield from kind(f"{place}.encoder", entry["encoder"], SPEAKER_ENCODERS)
         if entry["calibration"] and entry["calibration"]["trials"] in verification["evaluate"]:
@@ -294,6 +351,7 @@ def misfit_verification(config, kind):
                 f"{place}.calibration.trials = {entry['calibration']['trials']!r}: these are scored, "
                 "too (`verification.evaluate`); calibrate on others, of other speakers"
             )
+    yield from heard_trials(config)
     if "verifier" in verification:
         chosen = verification["verifier"]
         if "average" in systems[chosen["system"]]:
