@@ -120,7 +120,7 @@ def systems_settings():
     systems = {}
     for name, entry in VERIFICATION["systems"].items():
         systems[name] = {key: entry[key] for key in keys if key in entry}
-        systems[name]["corpora"] = sorted(corpora_heard(config, entry.get("encoder")))
+        systems[name]["corpora"] = corpora_heard(config, entry.get("encoder"))
     return json.dumps(systems)
 
 
@@ -158,5 +158,5 @@ def verifier_settings(wildcards):
     facts = {key: entry[key] for key in ("as_norm", "max_seconds")}
     facts |= {"run": config["run"], "trials": chosen["trials"]}
     corpora = {VERIFICATION["trials"][name]["corpus"] for name in names}
-    facts["corpora"] = sorted(corpora | corpora_heard(config, entry["encoder"]))
+    facts["corpora"] = sorted(corpora.union(corpora_heard(config, entry["encoder"])))
     return json.dumps(facts, sort_keys=True)

@@ -28,8 +28,8 @@ def trials_words(summary: Mapping[str, Any]) -> str:
 
     Args:
         summary: as `make_trials` writes it: `targets`, `nontargets`, `utterances`, `speakers`,
-            `excluded` (numbers of `trials`, names of `recordings`), `source` (a `list`, or how
-            trials were drawn).
+            `repeated` and `of_one_file` (numbers of trials), `excluded` (numbers of `trials`,
+            names of `recordings`), `source` (a `list`, or how trials were drawn).
     """
     source = summary["source"]
     if "list" in source:
@@ -41,6 +41,10 @@ def trials_words(summary: Mapping[str, Any]) -> str:
         f"{summary['targets']} target and {summary['nontargets']} non-target trials of "
         f"{summary['utterances']} utterances by {summary['speakers']} speakers, {origin}"
     )
+    if summary["repeated"]:
+        words += f"; {summary['repeated']} of them repeat another"
+    if summary["of_one_file"]:
+        words += f"; {summary['of_one_file']} of them compare a file with itself or a copy of it"
     excluded = summary["excluded"]
     if excluded["trials"]:
         words += (

@@ -10,6 +10,8 @@ DRAWN = {
     "nontargets": 5,
     "utterances": 7,
     "speakers": 4,
+    "repeated": 0,
+    "of_one_file": 0,
     "excluded": {"trials": 0, "recordings": []},
     "source": {"split": "test", "seed": 2, "across_sessions": True},
 }
@@ -28,6 +30,8 @@ def test_lists_say_what_they_are_and_what_is_left_out():
     excluded = {"trials": 6, "recordings": ["a.wav", "b.wav"]}
     words = trials_words(DRAWN | {"source": {"list": "veri.txt"}, "excluded": excluded})
     assert "as the list veri.txt has them; 6 trials left out, since 2 recordings are not" in words
+    words = trials_words(DRAWN | {"repeated": 2, "of_one_file": 1})
+    assert "; 2 of them repeat another; 1 of them compare a file with itself or a copy" in words
 
 
 def test_calibrations_say_what_they_were_fitted_on():

@@ -187,6 +187,24 @@ def test_a_list_with_missing_audio(corpus):
     assert not (corpus / "x.tsv").exists()
 
 
+def test_trials_that_say_little_are_counted(corpus):
+    make(corpus)
+    summary = json.loads((corpus / "trials.json").read_text())
+    assert (summary["repeated"], summary["of_one_file"]) == (0, 0)
+    manifest = read_table(corpus / "manifest.tsv")
+    # Another name of the same bytes.
+    same = manifest["utterance_id"] == "s01-1"
+    manifest.loc[same, "checksum"] = "s01-0"
+    write_manifest(manifest, corpus / "manifest.tsv")
+    (corpus / "list.txt").write_text(
+        "1 s00-0 s00-1\n1 s00-0 s00-0\n1 s00-1 s00-0\n0 s00-0 s01-0\n0 s00-0 s01-0\n1 s01-1 s01-0\n"
+    )
+    make(corpus, "known", "--list", corpus / "list.txt", missing="error")
+    summary = json.loads((corpus / "known.json").read_text())
+    assert (summary["repeated"], summary["of_one_file"]) == (2, 2)
+    assert (summary["targets"], summary["nontargets"]) == (4, 2)
+
+
 def test_speakers_who_took_part_and_the_same_trials_are_refused(corpus):
     trials = make(corpus)
     error, _ = failure(score_verification, *calibrating(corpus, trials))
