@@ -18,6 +18,7 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/checks.smk"
+include: "rules/checks_speakers.smk"
 include: "rules/config.smk"
 
 

@@ -10,6 +10,7 @@ import torch
 
 import etaflow
 from etaflow.atomic import atomic_file
+from etaflow.audio import EXTENSIONS, SAMPLE_RATE
 from etaflow.corpora import CorpusError, Recording, Rejected, examine
 from etaflow.corpora.folder import list_tree
 from etaflow.models import ModelError, ModelInfo
@@ -78,6 +79,34 @@ def list_recordings(root: Path, pattern: str | None) -> tuple[pd.DataFrame, list
     return table.sort_values("utterance_id", ignore_index=True), rejected
 
 
+def _leave_out_short(
+    table: pd.DataFrame, encoder: SpeakerEncoder
+) -> tuple[pd.DataFrame, list[Rejected]]:
+    """The recordings that are long enough for an encoder, and the others."""
+    needed = encoder.shortest / SAMPLE_RATE
+    short = table["num_samples"] < needed * table["sample_rate"]
+    reason = f"shorter than the {needed:.3f} s that {encoder.info.name} needs"
+    rejected = [Rejected(Path(path), reason) for path in table.loc[short, "path"]]
+    return table[~short].reset_index(drop=True), rejected
+
+
+def _check_beside(paths: list[Path], dim: int) -> None:
+    """Raise `OSError` if a file that is no embedding of size `dim` would be written over."""
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            ours = isinstance(found, np.ndarray) and found.shape == (dim,)
+        except (OSError, ValueError, EOFError):
+            ours = False
+        if not ours:
+            raise FileExistsError(
+                f"{path} is no embedding of {dim} numbers, and would be written over: move it, or "
+                "embed without files beside the recordings"
+            )
+
+
 def embed_folder(
     root: Path, output: Path, encoder: SpeakerEncoder, pattern: str | None, beside: bool
 ) -> list[Rejected]:
@@ -92,17 +121,30 @@ def embed_folder(
 
     Raises:
         CorpusError: no recording can be used.
+        OSError: `output` has the name of a recording, or something else than an embedding lies
+            where one would be written beside a recording.
         ValueError: see `list_recordings` and `embed_recordings`.
     """
+    if output.suffix.lower() in EXTENSIONS:
+        raise FileExistsError(f"{output}: embeddings under the name of a recording; say NAME.h5")
+    if not root.is_dir():
+        raise CorpusError(f"{root}: {'not a' if root.exists() else 'no such'} folder")
     table, rejected = list_recordings(root, pattern)
+    table, short = _leave_out_short(table, encoder)
+    rejected += short
     if table.empty:
-        raise CorpusError(f"{root}: no recording that can be used, of {len(rejected)} audio files")
+        first = f"; the first, {rejected[0].path}: {rejected[0].reason}" if rejected else ""
+        raise CorpusError(
+            f"{root}: no recording that can be used, of {len(rejected)} audio files{first}"
+        )
+    beside_paths = [Path(path).with_suffix(".npy") for path in table["path"]] if beside else []
+    _check_beside(beside_paths, encoder.dim)
     code = source_files(__file__, Path(etaflow.__path__[0]))
     work = fingerprint(repr((encoder.info, table.to_csv())), *code)
     embed_recordings(encoder, table, output, work)
     if beside:
         vectors = Embeddings.read(output).rows(list(table["utterance_id"]))
-        for path, vector in zip(table["path"], vectors, strict=True):
-            with atomic_file(Path(path).with_suffix(".npy")) as part, part.open("wb") as stream:
+        for path, vector in zip(beside_paths, vectors, strict=True):
+            with atomic_file(path) as part, part.open("wb") as stream:
                 np.save(stream, vector, allow_pickle=False)
     return rejected

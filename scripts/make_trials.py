@@ -9,7 +9,14 @@ import typer
 
 from etaflow.atomic import write_json
 from etaflow.manifest import first_names, read_manifest, write_table
-from etaflow.trials import TrialsError, generate_trials, read_trials, speakers_of
+from etaflow.trials import (
+    TrialsError,
+    generate_trials,
+    read_trials,
+    repeated_trials,
+    speakers_of,
+    trials_of_one_file,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _log = logging.getLogger("make_trials")
@@ -62,9 +69,22 @@ def main(
             len(missing),
             first_names(missing),
         )
+    doubtful = {
+        "repeated": repeated_trials(trials),
+        "of_one_file": trials_of_one_file(trials, table),
+    }
+    if doubtful["repeated"]:
+        _log.warning(
+            "%d trial(s) stand there before, and count once more each", doubtful["repeated"]
+        )
+    if doubtful["of_one_file"]:
+        _log.warning(
+            "%d trial(s) compare a file with itself or a copy of it: any system gets them right",
+            doubtful["of_one_file"],
+        )
     excluded = {"trials": left_out, "recordings": missing}
     source = {"list": listed.name} if listed else settings
-    write_json(summary, {**counts, "excluded": excluded, "source": source})
+    write_json(summary, {**counts, **doubtful, "excluded": excluded, "source": source})
     write_table(trials, output)
 
 

@@ -12,10 +12,17 @@ from etaflow.store import Floats
 
 
 class SpeakerEncoder(Protocol):
-    """Embeds utterances; an utterance gets the same embedding alone and in a batch."""
+    """Embeds utterances; an utterance gets the same embedding alone and in a batch.
+
+    Attributes:
+        info: what it is.
+        dim: V, the size of an embedding.
+        shortest: samples that a waveform needs.
+    """
 
     info: ModelInfo
     dim: int
+    shortest: int
 
     def embed(self, waveforms: Sequence[Waveform]) -> Floats:
         """Embeddings (U, V) float32 of mono 16 kHz waveforms (T,).

@@ -7,6 +7,7 @@ import pandas as pd
 
 from etaflow.audio import SAMPLE_RATE, read_ahead, resampled_length
 from etaflow.batches import similar_lengths
+from etaflow.manifest import first_names
 from etaflow.progress import bar
 from etaflow.speaker import SpeakerEncoder
 from etaflow.store import EmbeddingWriter
@@ -38,7 +39,7 @@ def embed_recordings(
     Raises:
         AudioError: a recording changed since it was listed, or cannot be read.
         StoreError: a speaker's embeddings have no mean direction, or the disk has too little room.
-        ValueError: a recording is too short for the encoder, or an embedding is not finite.
+        ValueError: recordings are too short for the encoder, or an embedding is not finite.
     """
     ids = list(recordings["utterance_id"])
     files = list(zip(recordings["path"], recordings["checksum"], strict=True))
@@ -46,6 +47,13 @@ def embed_recordings(
     longest = sys.maxsize if max_seconds is None else round(max_seconds * SAMPLE_RATE)
     lengths = [min(resampled_length(count, rate), longest) for count, rate in counts]
     info = encoder.info
+    short = [name for name, length in zip(ids, lengths, strict=True) if length < encoder.shortest]
+    if short:
+        raise ValueError(
+            f"{len(short)} of {len(ids)} recordings are shorter than the "
+            f"{encoder.shortest / SAMPLE_RATE:.3f} s that {info.name} needs: {first_names(short)}; "
+            "leave them out of the corpus, or take another encoder"
+        )
     speakers = list(recordings["speaker_id"])
     with (
         EmbeddingWriter(

@@ -121,7 +121,7 @@ class NetworkEncoder:
     def __init__(
         self, info: ModelInfo, network: SpeakerNetwork, device: str | torch.device = "cpu"
     ) -> None:
-        self.info, self.dim = info, network.dim
+        self.info, self.dim, self.shortest = info, network.dim, network.shortest
         self.network = network.eval().requires_grad_(False).to(device)
 
     def embed(self, waveforms: Sequence[Waveform]) -> Floats:

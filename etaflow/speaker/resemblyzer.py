@@ -17,6 +17,8 @@ BATCH = 256  # partial utterances of 1.6 s
 class Resemblyzer:
     """The weights of the `resemblyzer` package, run on the partials of many utterances at once."""
 
+    shortest = SAMPLE_RATE // 100
+
     def __init__(self, info: ModelInfo, device: torch.device) -> None:
         self.info = info
         self.encoder = VoiceEncoder(device, verbose=False).eval()
@@ -38,7 +40,7 @@ class Resemblyzer:
     @torch.inference_mode()
     def embed(self, waveforms: Sequence[Waveform]) -> Floats:
         """Embeddings (U, 256) of length 1; see `SpeakerEncoder.embed`."""
-        if any(len(waveform) < SAMPLE_RATE // 100 for waveform in waveforms):
+        if any(len(waveform) < self.shortest for waveform in waveforms):
             raise ValueError("a waveform is shorter than 10 ms")
         partials = [self._partials(waveform) for waveform in waveforms]
         mels = torch.from_numpy(np.concatenate(partials))

@@ -6,7 +6,14 @@ speaker, 0: two).
 
 from etaflow.trials.generated import generate_trials
 from etaflow.trials.listed import read_trials
-from etaflow.trials.table import COLUMNS, TrialsError, read_trials_table, speakers_of
+from etaflow.trials.table import (
+    COLUMNS,
+    TrialsError,
+    read_trials_table,
+    repeated_trials,
+    speakers_of,
+    trials_of_one_file,
+)
 
 __all__ = [
     "COLUMNS",
@@ -14,5 +21,7 @@ __all__ = [
     "generate_trials",
     "read_trials",
     "read_trials_table",
+    "repeated_trials",
     "speakers_of",
+    "trials_of_one_file",
 ]

@@ -23,8 +23,9 @@ def _components(name: str) -> list[str]:
 
 def _without_suffix(name: str) -> str:
     folder, slash, last = name.rpartition("/")
-    stem, dot, _ = last.rpartition(".")
-    return folder + slash + stem if dot and stem else name
+    stem, dot, suffix = last.rpartition(".")
+    # Of `take.7` the number is part of the name: `take.wav` is another recording.
+    return folder + slash + stem if dot and stem and not suffix.isdigit() else name
 
 
 class _Names:
@@ -59,6 +60,10 @@ class _Names:
         return ends.get(end) or ends.get(_without_suffix(end), [])
 
 
+def _fields(line: str, separator: str | None) -> list[str]:
+    return [field.strip() for field in line.split(separator)]
+
+
 def _parsed(path: Path) -> Iterator[tuple[int, str, str, int]]:
     """Line number, both names and the label of each trial."""
     try:
@@ -72,12 +77,12 @@ def _parsed(path: Path) -> Iterator[tuple[int, str, str, int]]:
             continue
         if places is None:
             separator = "\t" if "\t" in line else None
-            places = _places(line.split(separator))
+            places = _places(_fields(line, separator))
             if places is None:
                 raise TrialsError(f"{path}, line {number}: {line!r} is not {FORMATS}")
-            if set(line.split(separator)) == set(COLUMNS):
+            if set(_fields(line, separator)) == set(COLUMNS):
                 continue
-        fields = line.split(separator)
+        fields = _fields(line, separator)
         label = LABELS.get(fields[places[2]]) if len(fields) == 3 else None
         if label is None:
             raise TrialsError(f"{path}, line {number}: {line!r} is not as the lines before it")

@@ -54,3 +54,17 @@ def speakers_of(trials: pd.DataFrame, manifest: pd.DataFrame) -> npt.NDArray[np.
             )
         columns.append(speakers.to_numpy(str)[places])
     return np.stack(columns, axis=1)
+
+
+def repeated_trials(trials: pd.DataFrame) -> int:
+    """How many trials are of two utterances that were compared before, in whichever order."""
+    names = pd.concat([trials["enrolment"], trials["test"]], ignore_index=True)
+    places = np.sort(pd.factorize(names)[0].reshape(2, -1), axis=0)
+    return int(pd.DataFrame(places.T).duplicated().sum())
+
+
+def trials_of_one_file(trials: pd.DataFrame, manifest: pd.DataFrame) -> int:
+    """How many trials compare a file with itself, or with one of the same bytes."""
+    checksums = manifest.set_index("utterance_id")["checksum"]
+    one, other = (checksums.loc[trials[side]].to_numpy() for side in ("enrolment", "test"))
+    return int((one == other).sum())

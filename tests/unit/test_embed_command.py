@@ -9,8 +9,9 @@ from typer.testing import CliRunner, Result
 
 from etaflow.audio import read_audio
 from etaflow.cli import app
-from etaflow.folder_embeddings import find_encoder
+from etaflow.folder_embeddings import embed_folder, find_encoder, list_recordings
 from etaflow.models import ModelError
+from etaflow.speaker.embedding import embed_recordings
 from etaflow.store import Embeddings
 from tests.unit.test_speaker import tdnn_folder, voices
 
@@ -102,16 +103,65 @@ def test_what_cannot_be_done_is_said(folder: Path, tmp_path: Path) -> None:
         ((folder, "-o", output, "--encoder", "nobody"), "neither a folder with a model.json"),
         ((tmp_path / "no", "-o", output, "--encoder", "resemblyzer"), "no such folder"),
         ((folder, "-o", folder, "--encoder", "resemblyzer"), "is a folder; give the file"),
+        (
+            (folder / "loose.wav", "-o", output, "--encoder", "resemblyzer"),
+            f"error: {folder / 'loose.wav'}: not a folder",
+        ),
+        (
+            (folder, "-o", folder / "loose.wav", "--encoder", "resemblyzer"),
+            "under the name of a recording; say NAME.h5",
+        ),
     ):
         done = run(*arguments)
         assert done.exit_code == 1
         assert done.stderr.startswith("error: ")
         assert reason in done.stderr
+    assert soundfile.info(folder / "loose.wav").frames == len(voices()[3])
     soundfile.write(folder / "ann/one.flac", voices()[0], 16_000)
     done = run(folder, "-o", output, "--encoder", "resemblyzer")
     assert "utterance id 'ann_one' stands for two files" in done.stderr
     for path in folder.rglob("*.*"):
-        path.unlink()
+        if path.name != "empty.wav":
+            path.unlink()
+    done = run(folder, "-o", output, "--encoder", "resemblyzer")
+    reason = f"of 1 audio files; the first, {folder / 'bob/empty.wav'}: empty file"
+    assert reason in done.stderr
+    (folder / "bob/empty.wav").unlink()
     done = run(folder, "-o", output, "--encoder", "resemblyzer")
     assert "no recording that can be used, of 0 audio files" in done.stderr
     assert not output.exists()
+
+
+def test_arrays_of_others_stay_as_they_are(folder: Path, tmp_path: Path) -> None:
+    output, theirs = tmp_path / "x.h5", folder / "ann/one.npy"
+    arguments = (folder, "-o", output, "--encoder", "resemblyzer", "--beside")
+    np.save(theirs, np.zeros((40, 256), np.float32))
+    before = theirs.read_bytes()
+    for content in (before, b"notes", b""):
+        theirs.write_bytes(content)
+        done = run(*arguments)
+        assert (done.exit_code, output.exists()) == (1, False)
+        assert f"error: {theirs} is no embedding of 256 numbers" in done.stderr
+        assert theirs.read_bytes() == content
+    np.save(theirs, np.zeros(256, np.float32))  # as an earlier command left it
+    assert run(*arguments).exit_code == 0
+    np.testing.assert_array_equal(np.load(theirs), Embeddings.read(output).rows(["ann_one"])[0])
+
+
+def test_what_is_too_short_for_the_encoder_is_left_out(folder: Path, tmp_path: Path) -> None:
+    encoder = find_encoder(str(tdnn_folder(tmp_path / "xvector", "xvector")))
+    encoder.shortest = 5_200  # as WavLM-SV's
+    short, enough = folder / "ann/short.wav", folder / "ann/enough.wav"
+    for path, length in ((short, 5_199), (enough, 5_200)):
+        soundfile.write(path, voices()[0][:length], 16_000)
+    output = tmp_path / "x.h5"
+    rejected = {
+        item.path: item.reason for item in embed_folder(folder, output, encoder, None, False)
+    }
+    assert rejected[short] == "shorter than the 0.325 s that xvector needs"
+    assert Embeddings.read(output).utterance_ids[:2] == ["ann_enough", "ann_late_two"]
+    # A corpus is embedded as it is, or not at all.
+    table, _ = list_recordings(folder, None)
+    with pytest.raises(ValueError, match=r"1 of 6 recordings are shorter .*: ann_short; leave"):
+        embed_recordings(encoder, table, tmp_path / "y.h5", "")
+    assert not (tmp_path / "y.h5").exists()

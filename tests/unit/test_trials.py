@@ -173,6 +173,7 @@ def as_tuples(trials):
         "1\tid1/a/00001\t/vox/wav/id1/b/00001\n0\t./id1/b/00001.m4a\tid2/a/00001\n",
         "id1-a-00001 id1-b-00001 target\nid1-b-00001 id2-a-00001 nontarget",
         "enrolment\ttest\ttarget\nid1-a-00001\tid1-b-00001\t1\nid1-b-00001\tid2-a-00001\t0\n",
+        "1\tid1/a/00001 \tid1/b/00001 \n0 \t id1/b/00001\tid2/a/00001\n",
         "target\tenrolment\ttest\n1\tid1-a-00001\tid1-b-00001\n0\tid1-b-00001\tid2-a-00001\n",
     ],
 )
@@ -220,6 +221,17 @@ def test_a_suffix_tells_two_recordings_apart(tmp_path):
     assert as_tuples(read_trials(path, table)[0]) == [EXPECTED[0]]
     path.write_text("1 a/1.wav a/1\n")
     with pytest.raises(TrialsError, match="a/1 means 2 recordings"):
+        read_trials(path, table)
+
+
+def test_a_number_behind_a_dot_is_no_suffix(tmp_path):
+    table = VOXCELEB.assign(path=["/a/take.wav", "/a/take.1.wav", "/b/1.wav", "/b/2.wav"])
+    path = tmp_path / "list.txt"
+    for name in ("a/take.1", "a/take.1.flac"):
+        path.write_text(f"1 a/take {name}\n")
+        assert as_tuples(read_trials(path, table)[0]) == [EXPECTED[0]]
+    path.write_text("1 a/take.1 a/take.2\n")
+    with pytest.raises(TrialsError, match=r"not in the manifest: a/take\.2"):
         read_trials(path, table)
 
 

@@ -29,6 +29,33 @@ def test_an_utterance_is_embedded_once_for_all_trials_and_systems(tmp_path: Path
     assert (jobs["make_trials"], jobs["fetch_trial_list"]) == (3, 3)
 
 
+def test_an_encoder_is_not_scored_on_voices_it_was_trained_on(tmp_path: Path) -> None:
+    config = load_config("wavlm-rawnet")
+    config["verification"]["trials"]["vox1-e"] = {"corpus": "voxceleb1", "list": "vox1-e"}
+    assert planned(tmp_path, config)["score_verification"] == 2
+    whose = "has speakers of 'voxceleb1' that the encoder 'fusion' of the system 'fusion' is"
+    both = changed(config, "verification.evaluate", ["vox1-o", "vox1-e"])
+    output = snakemake(tmp_path, both, "--dry-run", ok=False)
+    assert f"'vox1-e' {whose}" in output
+    assert "'vox1-o' has" not in output
+    split = changed(config, "corpora.voxceleb1.split", {"by": "speaker", "test_fraction": 0.1})
+    assert f"'vox1-o' {whose}" in snakemake(tmp_path, split, "--dry-run", ok=False)
+
+
+def test_a_verifiers_card_names_what_its_encoder_was_trained_on(tmp_path: Path) -> None:
+    output = snakemake(
+        tmp_path, load_config("ge2e"), "verification", "--dry-run", "--printshellcmds"
+    )
+    assert '"corpora": ["libritts", "vctk"]' in output
+
+
+def test_the_page_says_what_encoders_were_trained_on(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, load_config("ge2e"), "--dry-run", "--printshellcmds")
+    (line,) = [line for line in output.splitlines() if " --systems " in line]
+    assert '"resemblyzer": {"encoder": "resemblyzer", "max_seconds": null,' in line
+    assert '"as_norm": null, "corpora": ["libritts"]}' in line
+
+
 def test_the_beginning_of_utterances_has_embeddings_of_its_own(tmp_path: Path) -> None:
     config = speakers_config()
     output = snakemake(tmp_path, config, "verification", "--dry-run", "--printshellcmds")
@@ -88,6 +115,11 @@ REFUSED: list[tuple[str, Any, str]] = [
         "a model of architecture resemblyzer; allowed: ecapa, etaflow-encoder, unispeech,",
     ),
     ("encoders.ecapa-aam.network.channels", 20, "20 is not a multiple of 8"),
+    (
+        "encoders.ecapa-ge2e.network",
+        {"pretrained": "ecapa-ge2e"},
+        "network.pretrained: ecapa-ge2e from ecapa-ge2e: none of them comes first",
+    ),
     ("encoders.ecapa-ge2e.utterances", 1, "utterances = 1: ge2e needs 2 or more of a speaker"),
     ("encoders.ecapa-aam.trained_layers", 2, "the network is new, all of it is trained"),
     ("encoders.ecapa-aam.epochs", 2, "ecapa-aam: how long it is trained is said by `steps` or by"),
@@ -101,6 +133,21 @@ REFUSED: list[tuple[str, Any, str]] = [
         "verification.systems.x",
         {"average": ["resemblyzer", "ecapa-aam-wavlm-rawnet"]},
         "'ecapa-aam-wavlm-rawnet' is an average itself",
+    ),
+    (
+        "verification.systems.x",
+        {"average": ["ecapa-aam", "resemblyzer-calibrated"]},
+        "one kind have a mean; they are ecapa-aam: cosines, resemblyzer-calibrated: log-like",
+    ),
+    (
+        "corpora.mini-voices.split.by",
+        "session",
+        "'mini-test' has speakers of 'mini-voices' that the encoder 'ecapa-aam' of the system",
+    ),
+    (
+        "verification.trials.mini-test.split",
+        "all",
+        "'wavlm-rawnet' of the system 'wavlm-rawnet' is trained on; its error rate would be",
     ),
     ("verification.systems.trials", {"encoder": "resemblyzer"}, "a folder of the results has"),
     (
@@ -127,3 +174,34 @@ def test_a_wrong_config_is_named(tmp_path: Path, key: str, value: Any, message: 
     output = snakemake(tmp_path, changed(config, key, value), "--dry-run", ok=False)
     assert message in output
     assert "Traceback" not in output
+
+
+def test_encoders_start_from_one_another_but_not_in_a_circle(tmp_path: Path) -> None:
+    config = changed(speakers_config(), "encoders.ecapa-am.network", {"pretrained": "ecapa-aam"})
+    config = changed(config, "encoders.ecapa-bce.network", {"pretrained": "ecapa-am"})
+    assert planned(tmp_path, config)["train_speaker_encoder"] == 7
+    config = changed(config, "encoders.ecapa-aam.network", {"pretrained": "ecapa-bce"})
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    circle = "pretrained: ecapa-aam from ecapa-bce from ecapa-am from ecapa-aam: none of them"
+    assert f"encoders.ecapa-aam.network.{circle}" in output
+    # Not in the circle, but at the end of one.
+    config = changed(config, "encoders.ecapa-ge2e.network", {"pretrained": "ecapa-aam"})
+    assert "encoders.ecapa-ge2e" not in snakemake(tmp_path, config, "--dry-run", ok=False)
+
+
+def test_speakers_are_strangers_to_what_an_encoder_was_trained_from(tmp_path: Path) -> None:
+    config = speakers_config()
+    config["corpora"]["other"] = {**config["corpora"]["mini-voices"], "seed": 5}
+    config = changed(config, "encoders.ecapa-am.network", {"pretrained": "ecapa-aam"})
+    config = changed(config, "encoders.ecapa-aam.corpus", "other")
+    config["verification"]["trials"]["others"] = {
+        **config["verification"]["trials"]["mini-test"],
+        "corpus": "other",
+        "split": "train",
+    }
+    config["verification"]["evaluate"].append("others")
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    for system in ("ecapa-aam", "ecapa-am"):
+        assert f"the encoder 'ecapa-aam' of the system {system!r} is trained on" in output
+    assert "'ecapa-bce' of" not in output  # heard others
+    assert "'ecapa-untrained' of" not in output  # and this one none
