@@ -147,5 +147,7 @@ def verifier_settings(wildcards):
     names |= {entry["calibration"]["trials"]} if entry["calibration"] else set()
     facts = {key: entry[key] for key in ("as_norm", "max_seconds")}
     facts |= {"run": config["run"], "trials": chosen["trials"]}
-    facts["corpora"] = sorted({VERIFICATION["trials"][name]["corpus"] for name in names})
+    line = [config["encoders"].get(name) for name in trained_from(config, entry["encoder"])]
+    corpora = {VERIFICATION["trials"][name]["corpus"] for name in names}
+    facts["corpora"] = sorted(corpora | {encoder["corpus"] for encoder in line if encoder})
     return json.dumps(facts, sort_keys=True)
