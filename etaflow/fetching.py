@@ -162,10 +162,11 @@ def copy_model(model: Path, folder: Path) -> ModelInfo:
     info, files = read_model_info(model.parent)
     found = [path.relative_to(files) for path in files.rglob("*") if path.is_file()]
     names = [path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts)]
-    if info.source == "path":
+    if info.source in ("path", "run"):
         from etaflow.hub import needed_files
 
-        # A user's own folder may hold more, such as the weights of another framework.
+        # A user's own folder may hold more, such as the weights of another framework; one of a run
+        # holds embeddings of people.
         names = needed_files(names, info.architecture)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

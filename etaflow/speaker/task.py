@@ -105,8 +105,8 @@ class SpeakerTask:
                 short for the network.
         """
         self._check_part(criterion, batch_size)
-        if criterion.fewest > 1 and len(dataset) < 2:
-            raise ValueError(f"{len(dataset)} speaker to train on; this loss compares two or more")
+        if len(dataset) < 2:
+            raise ValueError(f"{len(dataset)} speaker to train on; a loss compares two or more")
         if dataset.num_samples < network.shortest:
             raise ValueError(
                 f"crops of {dataset.num_samples} samples; the encoder needs {network.shortest}"

@@ -17,6 +17,7 @@ from etaflow.folder_embeddings import find_encoder
 from etaflow.manifest import write_table
 from etaflow.metrics import equal_error_rate
 from etaflow.models import ModelInfo
+from etaflow.speaker.networks import create_network, save_network
 from etaflow.verification import COLUMNS, Calibration
 from etaflow.verification.verifier import Verifier, VerifierError
 from tests.unit.test_speaker import tdnn_folder, voices
@@ -189,6 +190,21 @@ def test_untrained_weights_are_said(recordings: list[Path], tmp_path: Path) -> N
     # The folder has all that it needs.
     (tmp_path / "ecapa/embedding_model.ckpt").unlink()
     assert verify(*recordings[:2], "--bundle", tmp_path / "verifier").exit_code == 0
+
+
+def test_embeddings_of_people_are_not_bundled(recordings: list[Path], tmp_path: Path) -> None:
+    network = create_network({"kind": "xvector", "channels": 16, "dim": 8})
+    run = tmp_path / "run"
+    run.mkdir()
+    save_network(network, run, name="run", weights="trained")
+    (run / "validation.h5").write_bytes(b"embeddings")
+    done = bundle(tmp_path, run)
+    assert done.exit_code == 0, done.exception
+    found = {path.name for path in (tmp_path / "verifier/encoder").iterdir()}
+    assert found == {"config.json", "encoder.safetensors", "model.json"}
+    (tmp_path / "run").rename(tmp_path / "gone")
+    (tmp_path / "verifier").rename(tmp_path / "else where")
+    assert verify(*recordings[:2], "--bundle", tmp_path / "else where").exit_code == 0
 
 
 def test_what_cannot_be_bundled(resemblyzer: Path, tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_a_trained_encoder_stands_where_one_of_the_models_does(tmp_path: Path) -
     assert "--speaker results/mini/encoders/ecapa-ge2e/model.json" in output
 
 
+def test_a_verifier_names_the_corpora_that_its_encoder_heard(tmp_path: Path) -> None:
+    config = speakers_config()
+    config["corpora"]["other"] = {**config["corpora"]["mini-voices"], "seed": 5}
+    config = changed(config, "encoders.ecapa-am.network", {"pretrained": "ecapa-aam"})
+    config = changed(config, "encoders.ecapa-aam.corpus", "other")
+    config = changed(config, "verification.verifier.system", "ecapa-am")
+    output = snakemake(tmp_path, config, "verification", "--dry-run", "--printshellcmds")
+    (bundled,) = [line for line in output.splitlines() if "--system ecapa-am --config" in line]
+    assert '"corpora": ["mini-voices", "other"]' in bundled
+
+
 def test_a_training_depends_on_what_its_augmentation_reads(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "a.wav").write_bytes(b"1")
