@@ -14,6 +14,12 @@ def trained_from(config, encoder):
     return names
 
 
+def corpora_heard(config, encoder):
+    """The corpora that an encoder, and those that it starts from, are trained on in this run."""
+    entries = [config["encoders"].get(name, {"steps": 0}) for name in trained_from(config, encoder)]
+    return sorted({entry["corpus"] for entry in entries if entry.get("steps") != 0})
+
+
 def misfit_encoders(config, kind):
     """Trainings of speaker encoders that could only fail."""
     for name, entry in config["encoders"].items():
@@ -66,7 +72,9 @@ def heard_trials(config):
     verification = config["verification"]
     for name in verification["evaluate"]:
         entry = verification["trials"][name]
-        official = entry.get("list") == "vox1-o"
+        # A `split` of the user's own may have put their speakers anywhere.
+        own = "split" in config["corpora"][entry["corpus"]]
+        official = entry.get("list") == "vox1-o" and not own
         if "list" in entry and entry["list"] not in TRIAL_LISTS:
             continue
         tested = official or entry.get("split") == "test"

@@ -94,10 +94,11 @@ if VERIFICATION:
             runtime="10m",
         params:
             title=f"Speaker verification, run {config['run']}",
+            systems=systems_settings(),
             calibrations=lambda w, input: " ".join(f"--calibration {f}" for f in input.calibrations),
         shell:
             "python {input.code[0]:q} {input.metrics} $(printf ' --summary %s' {input.summaries})"
-            " {params.calibrations} --title {params.title:q} --output {output} 2> >(tee {log} >&2)"
+            " {params.calibrations} --systems {params.systems:q} --title {params.title:q} --output {output} 2> >(tee {log} >&2)"
 
     rule plot_det_verification:
         """Detection error trade-off of all systems on one set of trials."""

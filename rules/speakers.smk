@@ -110,8 +110,18 @@ def scoring_settings(wildcards):
     """What a system's scores and their intervals depend on in the config."""
     entry = VERIFICATION["systems"][wildcards.verifier]
     settings = {key: VERIFICATION[key] for key in ("bootstrap_rounds", "seed")}
-    settings |= {key: entry.get(key) for key in ("as_norm", "calibration")}
+    settings |= {key: entry.get(key) for key in ("max_seconds", "as_norm", "calibration")}
     return json.dumps(settings, sort_keys=True)
+
+
+def systems_settings():
+    """How each system scores, and the corpora that its encoder is trained on in this run."""
+    keys = ("encoder", "max_seconds", "as_norm", "average")
+    systems = {}
+    for name, entry in VERIFICATION["systems"].items():
+        systems[name] = {key: entry[key] for key in keys if key in entry}
+        systems[name]["corpora"] = corpora_heard(config, entry.get("encoder"))
+    return json.dumps(systems)
 
 
 def trained_encoders():
@@ -147,7 +157,6 @@ def verifier_settings(wildcards):
     names |= {entry["calibration"]["trials"]} if entry["calibration"] else set()
     facts = {key: entry[key] for key in ("as_norm", "max_seconds")}
     facts |= {"run": config["run"], "trials": chosen["trials"]}
-    line = [config["encoders"].get(name) for name in trained_from(config, entry["encoder"])]
     corpora = {VERIFICATION["trials"][name]["corpus"] for name in names}
-    facts["corpora"] = sorted(corpora | {encoder["corpus"] for encoder in line if encoder})
+    facts["corpora"] = sorted(corpora.union(corpora_heard(config, entry["encoder"])))
     return json.dumps(facts, sort_keys=True)

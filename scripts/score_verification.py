@@ -34,7 +34,9 @@ def _averaged(trials: Path, scores: list[Path], metrics: list[Path]) -> tuple[pd
 def main(
     system: Annotated[str, typer.Option(help="Name of the system")],
     trials_name: Annotated[str, typer.Option(help="Name of the list of trials")],
-    config: Annotated[str, typer.Option(help="JSON: as_norm, calibration, bootstrap_rounds, seed")],
+    config: Annotated[
+        str, typer.Option(help="JSON: max_seconds, as_norm, calibration, bootstrap_rounds, seed")
+    ],
     manifest: Annotated[Path, typer.Option(help="Manifest of the trials' corpus")],
     trials: Annotated[Path, typer.Option(help="TSV of trials: enrolment test target")],
     output: Annotated[Path, typer.Option(help="TSV to write: the trials and their score")],
@@ -64,7 +66,8 @@ def main(
         speakers = speakers_of(table, read_manifest(manifest))
     else:
         _require("a system that is no average", embeddings=embeddings)
-        scored = TrialSet.read(trials_name, trials, manifest, embeddings)
+        seconds = settings["max_seconds"]
+        scored = TrialSet.read(trials_name, trials, manifest, embeddings, seconds)
         weights, speakers = scored.embeddings.weights, scored.speakers
         others, topk = None, 0
         if settings["as_norm"]:
@@ -79,7 +82,7 @@ def main(
                 "calibration_embeddings": calibration_embeddings,
             }
             _require("calibration", **files, calibration_output=calibration_output)
-            fitted_on = TrialSet.read(calibration["trials"], *files.values())
+            fitted_on = TrialSet.read(calibration["trials"], *files.values(), seconds)
             fitted = scored.calibration(fitted_on, calibration["quality"], others, topk)
             fitted.write(calibration_output)
             values = fitted.llrs(values, scored.quality(calibration["quality"]))

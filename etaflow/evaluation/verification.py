@@ -16,8 +16,10 @@ NOTES = {
     "cllr": "cost of the log-likelihood ratios, bits: 0 is perfect, 1 says nothing",
 }
 PROTOCOL = (
-    "Scores are cosines of embeddings of whole recordings, not trimmed, unless the system says "
-    "otherwise. Intervals are by bootstrap over speakers, each drawn with all their trials"
+    "Recordings are heard whole and untrimmed, but where a system says otherwise; Resemblyzer "
+    "leaves long pauses out. Encoders that were trained elsewhere may have heard the speakers of "
+    "a list: SpeechBrain's ECAPA-TDNN and x-vector learnt from those of Vox1-E and Vox1-H. "
+    "Intervals are by bootstrap over speakers, each drawn with all their trials"
 )
 
 
@@ -52,6 +54,27 @@ def trials_words(summary: Mapping[str, Any]) -> str:
     return words
 
 
+def system_words(entry: Mapping[str, Any], corpora: Sequence[str]) -> str:
+    """How a system scores.
+
+    Args:
+        entry: `average`, names of systems; or `encoder`, `max_seconds` and `as_norm`, each of the
+            last two None if not in use.
+        corpora: that the encoder was trained on in this run.
+    """
+    if "average" in entry:
+        return f"the mean of the scores of {' and '.join(entry['average'])}, as they are"
+    words = f"cosines of embeddings by {entry['encoder']}"
+    if corpora:
+        words += f", which is trained here on {' and '.join(corpora)}"
+    if entry["max_seconds"] is not None:
+        words += f", of the first {entry['max_seconds']:g} s of each recording"
+    if entry["as_norm"]:
+        norm = entry["as_norm"]
+        words += f", normalised by the {norm['topk']} nearest training speakers of {norm['cohort']}"
+    return words
+
+
 def calibration_words(fitted_on: Mapping[str, Any], features: Sequence[str]) -> str:
     """What a calibration was fitted on.
 
@@ -61,6 +84,8 @@ def calibration_words(fitted_on: Mapping[str, Any], features: Sequence[str]) -> 
     """
     norm = fitted_on["as_norm"]
     by = [f"scores normalised by the nearest {norm['topk']} of {norm['cohort']}"] if norm else []
+    seconds = fitted_on["max_seconds"]
+    by += [f"the first {seconds:g} s of each recording"] if seconds else []
     by += [name.replace("_", " ") for name in features[1:]]
     return (
         f"{fitted_on['targets']} target and {fitted_on['nontargets']} non-target trials of "

@@ -32,7 +32,7 @@ def verification_page(
     metrics: pd.DataFrame,
     trials: Mapping[str, str],
     published: Sequence[PublishedRates],
-    calibrations: Mapping[str, str],
+    systems: Mapping[str, str],
 ) -> str:
     """A page with a table of systems for each list of trials, and published rates apart.
 
@@ -41,7 +41,7 @@ def verification_page(
         metrics: columns `system trials metric value low high n weights`.
         trials: of each list, in order, what it is, in words.
         published: rates of others, on lists of VoxCeleb1.
-        calibrations: of each calibrated system, what it was calibrated on, in words.
+        systems: of each system, in order, how it scores, in words.
 
     Raises:
         ValueError: figures of a list that `trials` does not have.
@@ -58,8 +58,8 @@ def verification_page(
         parts.append(f"<h2>{html.escape(name)}</h2><p class=note>{html.escape(words)}.</p>")
         parts.append(figures_table(table, names, NOTES, digits=3))
     lines = (
-        f"<li><b>{html.escape(system)}</b> is calibrated on {html.escape(words)}</li>"
-        for system, words in calibrations.items()
+        f"<li><b>{html.escape(system)}</b>: {html.escape(words)}</li>"
+        for system, words in systems.items()
     )
     parts.append(
         "<p class=note>Small: bootstrap 95 % interval over speakers, and the number of trials. "

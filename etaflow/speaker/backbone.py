@@ -82,7 +82,7 @@ class Backbone(nn.Module):
         self.final_norm = final_norm and config.do_stable_layer_norm
         if not (self.norm_first or self.final_norm):
             encoder.layer_norm = nn.Identity()
-        between = [model.feature_projection, encoder.pos_conv_embed]
+        between = [model.feature_projection, encoder.pos_conv_embed, encoder.dropout]
         blocks: list[nn.Module] = list(encoder.layers)
         if self.norm_first:
             between.append(encoder.layer_norm)

@@ -101,6 +101,8 @@ class TDNNNetwork(SpeakerNetwork):
         for convolution in convolutions:
             if convolution.kernel_size > 1:
                 convolution.register_forward_pre_hook(self._reflect)
+            else:
+                convolution.padding = "valid"  # "same" copies its input, to pad it by nothing
         self._margin = max(c.dilation * (c.kernel_size - 1) // 2 for c in convolutions)
         self._frames: torch.Tensor | None = None
         self.shortest = self._margin * self.features.compute_STFT.hop_length

@@ -15,34 +15,48 @@ from etaflow.store import Embeddings, Floats
 from etaflow.trials import TrialsError
 from etaflow.verification.scores import trial_places
 
+SMALLEST_CHANGE = 1e-6  # of a feature that is to say something, as a share of its largest value
 
-def _duration(utterances: list[str], _: Embeddings, manifest: pd.DataFrame) -> Floats:
+
+def _duration(
+    utterances: list[str], _: Embeddings, manifest: pd.DataFrame, max_seconds: float | None
+) -> Floats:
     rows = manifest.set_index("utterance_id").loc[utterances]
-    return np.log(rows["num_samples"].to_numpy(float) / rows["sample_rate"].to_numpy(float))
+    seconds = rows["num_samples"].to_numpy(float) / rows["sample_rate"].to_numpy(float)
+    return np.log(seconds if max_seconds is None else np.minimum(seconds, max_seconds))
 
 
-def _norm(utterances: list[str], embeddings: Embeddings, _: pd.DataFrame) -> Floats:
+def _norm(
+    utterances: list[str], embeddings: Embeddings, _: pd.DataFrame, __: float | None
+) -> Floats:
     return np.linalg.norm(embeddings.rows(utterances), axis=1).astype(np.float64)
 
 
 # Of each utterance; and which figures of a pair are made of them.
-QUALITY: dict[
-    str, tuple[Callable[[list[str], Embeddings, pd.DataFrame], Floats], tuple[str, ...]]
-] = {"duration": (_duration, ("min",)), "norm": (_norm, ("min", "mean"))}
+Measure = Callable[[list[str], Embeddings, pd.DataFrame, float | None], Floats]
+QUALITY: dict[str, tuple[Measure, tuple[str, ...]]] = {
+    "duration": (_duration, ("min",)),
+    "norm": (_norm, ("min", "mean")),
+}
 
 
 def pair_quality(
-    names: Sequence[str], trials: pd.DataFrame, embeddings: Embeddings, manifest: pd.DataFrame
+    names: Sequence[str],
+    trials: pd.DataFrame,
+    embeddings: Embeddings,
+    manifest: pd.DataFrame,
+    max_seconds: float | None = None,
 ) -> pd.DataFrame:
     """Quality measures of N trials, a column each (Thienpondt et al. 2020, arXiv 2010.11255).
 
     Args:
-        names: of `QUALITY`: `duration` is the logarithm of the seconds of the shorter recording;
-            `norm` the least and the mean length of the two embeddings, which an encoder makes
-            shorter where it hears less of a speaker.
+        names: of `QUALITY`: `duration` is the logarithm of the seconds that were heard of
+            the shorter recording; `norm` the least and the mean length of the two embeddings,
+            which an encoder makes shorter where it hears less of a speaker.
         trials: N of them.
         embeddings: of their utterances.
         manifest: of their corpus.
+        max_seconds: that the embeddings are of, from the beginning of each; None: all of it.
 
     Raises:
         TrialsError: another name.
@@ -54,7 +68,7 @@ def pair_quality(
     columns = {}
     for name in names:
         measure, figures = QUALITY[name]
-        of_pairs = measure(utterances, embeddings, manifest)[places]
+        of_pairs = measure(utterances, embeddings, manifest, max_seconds)[places]
         for figure in figures:
             columns[f"{name}_{figure}"] = getattr(np, figure)(of_pairs, axis=1)
     return pd.DataFrame(columns, index=range(len(trials)))
@@ -106,9 +120,11 @@ class Calibration:
         if not all(counts.values()):
             raise TrialsError(f"calibration needs trials of both classes, there are {counts}")
         mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
+        # Lengths of embeddings that are scaled to 1 differ by the rounding of float32.
+        varies = deviation > SMALLEST_CHANGE * np.abs(inputs).max(axis=0)
         names = ("score", *map(str, quality.columns))
-        if not np.isfinite(inputs).all() or (deviation < 1e-12).any():
-            bad = ~np.isfinite(inputs).all(axis=0) | ~(deviation >= 1e-12)
+        bad = ~np.isfinite(inputs).all(axis=0) | ~varies
+        if bad.any():
             raise TrialsError(
                 f"calibration by {names[int(np.argmax(bad))]}: it is not finite, or the same in "
                 "all trials"

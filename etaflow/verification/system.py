@@ -21,6 +21,8 @@ from etaflow.verification.scores import cosine_scores, require_strangers
 class TrialSet:
     """Trials, the manifest of their corpus, and its embeddings by one encoder.
 
+    `max_seconds`: that the embeddings are of, from the beginning of each; None: all of it.
+
     Where a method takes a cohort, None means plain cosines; `topk` as for `as_norm`.
     """
 
@@ -28,12 +30,24 @@ class TrialSet:
     trials: pd.DataFrame
     manifest: pd.DataFrame
     embeddings: Embeddings
+    max_seconds: float | None = None
 
     @classmethod
-    def read(cls, name: str, trials: Path, manifest: Path, embeddings: Path) -> "TrialSet":
+    def read(
+        cls,
+        name: str,
+        trials: Path,
+        manifest: Path,
+        embeddings: Path,
+        max_seconds: float | None = None,
+    ) -> "TrialSet":
         """Read the three files."""
         return cls(
-            name, read_trials_table(trials), read_manifest(manifest), Embeddings.read(embeddings)
+            name,
+            read_trials_table(trials),
+            read_manifest(manifest),
+            Embeddings.read(embeddings),
+            max_seconds,
         )
 
     @cached_property
@@ -71,7 +85,7 @@ class TrialSet:
 
     def quality(self, names: Sequence[str]) -> pd.DataFrame:
         """Quality measures of each trial; see `pair_quality`."""
-        return pair_quality(names, self.trials, self.embeddings, self.manifest)
+        return pair_quality(names, self.trials, self.embeddings, self.manifest, self.max_seconds)
 
     def calibration(
         self, other: "TrialSet", quality: Sequence[str], cohort: Cohort | None, topk: int
@@ -94,6 +108,7 @@ class TrialSet:
         fitted_on = {
             "trials": other.name,
             "encoder": other.embeddings.encoder,
+            "max_seconds": other.max_seconds,
             "as_norm": None if cohort is None else {"topk": topk, "cohort": len(cohort.speakers)},
         }
         scores = other.scores(cohort, topk)

@@ -120,7 +120,7 @@ class Verifier:
         """
         waveforms = [one, other]
         if self.max_seconds is not None:
-            waveforms = [wave[: int(self.max_seconds * SAMPLE_RATE)] for wave in waveforms]
+            waveforms = [wave[: round(self.max_seconds * SAMPLE_RATE)] for wave in waveforms]
         names = ["enrolment", "test"]
         vectors = np.concatenate([self.encoder.embed([wave]) for wave in waveforms])
         info = self.encoder.info

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from speechbrain.nnet import CNN
 
 from etaflow.fetching import fetch_model
 from etaflow.models import ModelError
@@ -13,6 +14,7 @@ from etaflow.speaker.network import SpeakerNetwork, embed
 from etaflow.speaker.networks import create_network, load_network, save_network
 from etaflow.ssl import SSLEncoder
 from tests.unit.test_speaker import relative_errors, tdnn_folder
+from tests.workflow_tools import load_config
 
 SIZES = {"channels": 16, "dim": 12}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -46,6 +48,22 @@ def test_an_utterance_is_embedded_the_same_alone_and_in_company(network: Speaker
     assert alone.shape == (len(LENGTHS), network.dim) == (len(LENGTHS), 12)
     assert relative_errors(embed(network, waves), alone).max() < 1e-5
     assert relative_errors(embed(network, waves[::-1])[::-1], alone).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["ecapa", "xvector"])
+def test_convolutions_of_one_frame_do_not_pad(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network: Any = make(kind)
+    padded, pad = [], CNN.F.pad
+
+    def counting(values: torch.Tensor, pads: tuple[int, ...], *how: Any, **more: Any) -> Any:
+        padded.append(pads)
+        return pad(values, pads, *how, **more)
+
+    monkeypatch.setattr(CNN.F, "pad", counting)
+    with torch.no_grad():
+        network(noise(8_000))
+    assert len(padded) > 0
+    assert all(max(pads) > 0 for pads in padded)
 
 
 def test_a_tensor_of_waveforms_equals_a_list_of_them(network: SpeakerNetwork) -> None:
@@ -129,6 +147,26 @@ def test_a_training_step_changes_all_but_frozen_layers(
             assert value.grad is not None, key
         else:
             assert not torch.equal(before[key], value), key
+
+
+def test_the_hindi_preset_trains_the_upper_half_of_its_transformer(wavlm_tiny: Path) -> None:
+    network: Any = make("weighted", wavlm_tiny)
+    above = len(network.layers) - len(network.backbone.layers)
+    (trained,) = {each["trained_layers"] for each in load_config("kathbath")["encoders"].values()}
+    assert trained == above + 12 // 2  # of WavLM-Base's blocks
+
+
+@pytest.mark.parametrize("kind", ["mean", "weighted"])
+def test_a_frozen_backbone_gives_in_training_what_it_gives_after(
+    kind: str, wavlm_tiny: Path
+) -> None:
+    network: Any = make(kind, wavlm_tiny)
+    network.freeze(0)
+    assert network.backbone.config.hidden_dropout > 0
+    waves = noise(8_000, 8_000)
+    expected, _ = network.eval().backbone(waves)
+    found, _ = network.train().backbone(waves)
+    assert torch.equal(found, expected)
 
 
 def test_a_mean_without_a_linear_layer_has_no_new_weights(wavlm_tiny: Path) -> None:

@@ -181,6 +181,7 @@ def test_calibration_comes_back_from_its_file(tmp_path):
         ([1, 1], [0, 1], {}, "by score: it is not finite, or the same"),
         ([1, np.nan], [0, 1], {}, "by score"),
         ([1, 2], [0, 1], {"norm_min": [3, 3]}, "by norm_min"),
+        ([1, 2], [0, 1], {"norm_min": [1, 1 + 1.2e-7]}, "by norm_min"),
     ],
 )
 def test_calibration_refuses_what_teaches_nothing(scores, labels, quality, reason):
@@ -205,6 +206,8 @@ def test_quality_measures_of_pairs():
     np.testing.assert_allclose(quality["norm_min"], pairs.min(axis=1), rtol=1e-6)
     np.testing.assert_allclose(quality["norm_mean"], pairs.mean(axis=1), rtol=1e-6)
     assert pair_quality([], trials, embeddings, table).shape == (2, 0)
+    heard = pair_quality(["duration"], trials, embeddings, table, max_seconds=1.5)
+    np.testing.assert_allclose(heard["duration_min"], np.log([1.5, 1]))
     with pytest.raises(TrialsError, match="no quality measure 'snr'; there are duration, norm"):
         pair_quality(["snr"], trials, embeddings, table)
 

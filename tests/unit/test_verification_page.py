@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from etaflow.evaluation.verification import PUBLISHED, calibration_words, trials_words
+from etaflow.evaluation.verification import PUBLISHED, calibration_words, system_words, trials_words
 from etaflow.pages import verification_page
 from etaflow.verification import COLUMNS
 
@@ -19,7 +19,7 @@ DRAWN = {
 
 def page(rows, trials):
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return verification_page("Title", table, trials, PUBLISHED, {})
+    return verification_page("Title", table, trials, PUBLISHED, {"<new>": "how"})
 
 
 def test_lists_say_what_they_are_and_what_is_left_out():
@@ -35,11 +35,32 @@ def test_lists_say_what_they_are_and_what_is_left_out():
 
 
 def test_calibrations_say_what_they_were_fitted_on():
-    fitted_on = {"trials": "dev", "targets": 3, "nontargets": 4, "as_norm": None}
+    fitted_on = {
+        "trials": "dev",
+        "targets": 3,
+        "nontargets": 4,
+        "as_norm": None,
+        "max_seconds": None,
+    }
     assert calibration_words(fitted_on, ["score"]) == "3 target and 4 non-target trials of dev"
     fitted_on["as_norm"] = {"topk": 2, "cohort": 9}
     assert calibration_words(fitted_on, ["score", "norm_min"]).endswith(
         "of dev, with scores normalised by the nearest 2 of 9, norm min"
+    )
+    fitted_on |= {"as_norm": None, "max_seconds": 2.5}
+    assert calibration_words(fitted_on, ["score"]).endswith("the first 2.5 s of each recording")
+
+
+def test_systems_say_how_they_score():
+    plain = {"encoder": "toy", "max_seconds": None, "as_norm": None}
+    assert system_words(plain, []) == "cosines of embeddings by toy"
+    all_of_it = plain | {"max_seconds": 2.5, "as_norm": {"topk": 3, "cohort": "c"}}
+    assert system_words(all_of_it, ["a", "b"]) == (
+        "cosines of embeddings by toy, which is trained here on a and b, of the first 2.5 s of "
+        "each recording, normalised by the 3 nearest training speakers of c"
+    )
+    assert system_words({"average": ["x", "y"]}, []) == (
+        "the mean of the scores of x and y, as they are"
     )
 
 
@@ -57,6 +78,7 @@ def test_each_list_has_a_table_and_untrained_weights_are_marked():
     assert html.count("n = 8, untrained") == 1
     assert "&lt;new&gt;" in html
     assert "of no system" not in html
+    assert "<li><b>&lt;new&gt;</b>: how</li>" in html
     assert html.count('class="published"') == 1
     assert "min_dcf_0.05</b>" not in html
 

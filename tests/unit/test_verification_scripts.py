@@ -21,7 +21,13 @@ from scripts import (
 )
 
 DRAWN = {"targets": 20, "nontargets": 60, "split": "test", "across_sessions": True, "seed": 0}
-PLAIN = {"as_norm": None, "calibration": None, "bootstrap_rounds": 30, "seed": 0}
+PLAIN = {
+    "max_seconds": None,
+    "as_norm": None,
+    "calibration": None,
+    "bootstrap_rounds": 30,
+    "seed": 0,
+}
 
 
 def run(script, *arguments, ok=True):
@@ -146,13 +152,18 @@ def test_from_trials_to_page(corpus):
     assert calibration.features == ("score", "duration_min", "norm_min", "norm_mean")
     assert calibration.fitted_on["as_norm"] == {"topk": 3, "cohort": 4}
 
+    plain = {"encoder": "toy", "max_seconds": None, "as_norm": None, "corpora": []}
+    described = {"plain": plain, "calibrated": plain, "mean": {"average": systems, "corpora": []}}
     arguments = ["--title", "A & B", "--summary", corpus / "trials.json"]
+    arguments += ["--systems", json.dumps(described)]
     arguments += ["--calibration", corpus / "calibrated" / "calibration.json"]
     run(render_verification, collected, *arguments, "--output", corpus / "page.html")
     page = (corpus / "page.html").read_text()
     assert "A &amp; B" in page
     assert "20 target and 60 non-target trials of 16 utterances by 4 speakers" in page
-    assert "calibrated on 20 target and 60 non-target trials of dev, with scores norm" in page
+    words = "by toy; calibrated on 20 target and 60 non-target trials of dev, with scores norm"
+    assert words in page
+    assert "<b>mean</b>: the mean of the scores of plain and calibrated" in page
     assert "Untrained weights in the path" in page
     assert page.index("cllr") < page.index("Published elsewhere") < page.index("0.431")
     scores = [corpus / name / "trials.tsv" for name in tables]
@@ -205,6 +216,17 @@ def test_speakers_who_took_part_and_the_same_trials_are_refused(corpus):
     error, _ = failure(score_verification, *calibrating(corpus, other))
     assert "4 speaker(s) of the trials are also in the cohort: s08" in str(error)
     assert not (corpus / "calibrated").exists()
+
+
+def test_the_duration_is_that_which_was_heard(corpus):
+    make(corpus)
+    dev = make(corpus, "dev", split="dev")
+    kind, _ = failure(score_verification, *calibrating(corpus, dev, {"max_seconds": 0.5}))
+    assert isinstance(kind, TrialsError)
+    assert "by duration_min: it is not finite, or the same in all trials" in str(kind)
+    run(score_verification, *calibrating(corpus, dev, {"max_seconds": 2.0}))
+    calibration = Calibration.read(corpus / "calibrated" / "calibration.json")
+    assert calibration.fitted_on["max_seconds"] == 2.0
 
 
 def test_another_encoder_is_refused(corpus):

@@ -16,6 +16,7 @@ from etaflow.fetching import fetch_model
 from etaflow.folder_embeddings import find_encoder
 from etaflow.manifest import write_table
 from etaflow.metrics import equal_error_rate
+from etaflow.models import ModelInfo
 from etaflow.speaker.networks import create_network, save_network
 from etaflow.verification import COLUMNS, Calibration
 from etaflow.verification.verifier import Verifier, VerifierError
@@ -151,6 +152,9 @@ def test_a_calibrated_verifier(resemblyzer: Path, recordings: list[Path], tmp_pa
     assert found.score == pytest.approx(expected, abs=1e-4)
     assert (found.unit, found.threshold) == ("log-likelihood ratio", 0.0)
     assert found.same_speaker is bool(expected >= 0)
+    # What is not heard of a recording makes it no longer.
+    longer = verifier.score(one, one[:28_000])
+    assert longer.score == pytest.approx(10 + 2 * np.log(1.5) + 0.75 - 7, abs=1e-4)
     done = verify(*recordings[:2], "--bundle", tmp_path / "verifier")
     assert done.stdout.splitlines()[3] == (
         "calibrated on held of the run study: 30 target and 300 non-target trials; equal error "
@@ -158,6 +162,22 @@ def test_a_calibrated_verifier(resemblyzer: Path, recordings: list[Path], tmp_pa
     )
     card = (tmp_path / "verifier/README.md").read_text()
     assert "calibrated on `held` (30 target and 300 non-target trials)" in card
+
+
+def test_as_much_is_heard_as_the_trials_embeddings_are_of() -> None:
+    heard = []
+
+    class Encoder:
+        info = ModelInfo("toy", "path", "ecapa", "1", "trained", ".")
+        dim = 2
+
+        def embed(self, waveforms: list[np.ndarray]) -> np.ndarray:
+            heard.append(len(waveforms[0]))
+            return np.ones((1, 2), np.float32)
+
+    verifier = Verifier(Encoder(), "toy", 0.5, None, 1.001, {})
+    verifier.score(np.zeros(20_000, np.float32), np.zeros(16_000, np.float32))
+    assert heard == [16_016, 16_000]  # 1.001 * 16,000 is 16,015.999…
 
 
 def test_untrained_weights_are_said(recordings: list[Path], tmp_path: Path) -> None:

@@ -29,6 +29,33 @@ def test_an_utterance_is_embedded_once_for_all_trials_and_systems(tmp_path: Path
     assert (jobs["make_trials"], jobs["fetch_trial_list"]) == (3, 3)
 
 
+def test_an_encoder_is_not_scored_on_voices_it_was_trained_on(tmp_path: Path) -> None:
+    config = load_config("wavlm-rawnet")
+    config["verification"]["trials"]["vox1-e"] = {"corpus": "voxceleb1", "list": "vox1-e"}
+    assert planned(tmp_path, config)["score_verification"] == 2
+    whose = "has speakers of 'voxceleb1' that the encoder 'fusion' of the system 'fusion' is"
+    both = changed(config, "verification.evaluate", ["vox1-o", "vox1-e"])
+    output = snakemake(tmp_path, both, "--dry-run", ok=False)
+    assert f"'vox1-e' {whose}" in output
+    assert "'vox1-o' has" not in output
+    split = changed(config, "corpora.voxceleb1.split", {"by": "speaker", "test_fraction": 0.1})
+    assert f"'vox1-o' {whose}" in snakemake(tmp_path, split, "--dry-run", ok=False)
+
+
+def test_a_verifiers_card_names_what_its_encoder_was_trained_on(tmp_path: Path) -> None:
+    output = snakemake(
+        tmp_path, load_config("ge2e"), "verification", "--dry-run", "--printshellcmds"
+    )
+    assert '"corpora": ["libritts", "vctk"]' in output
+
+
+def test_the_page_says_what_encoders_were_trained_on(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, load_config("ge2e"), "--dry-run", "--printshellcmds")
+    (line,) = [line for line in output.splitlines() if " --systems " in line]
+    assert '"resemblyzer": {"encoder": "resemblyzer", "max_seconds": null,' in line
+    assert '"as_norm": null, "corpora": ["libritts"]}' in line
+
+
 def test_the_beginning_of_utterances_has_embeddings_of_its_own(tmp_path: Path) -> None:
     config = speakers_config()
     output = snakemake(tmp_path, config, "verification", "--dry-run", "--printshellcmds")
