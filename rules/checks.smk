@@ -47,7 +47,8 @@ def dangling_references(config):
         if conversion["asr"]["engine"] == "faster-whisper":
             yield from check("conversion.asr.model", conversion["asr"]["model"], "models")
     for name, entry in config["encoders"].items():
-        yield from check(f"encoders.{name}.corpus", entry["corpus"], "corpora")
+        for corpus in corpora_of(entry):
+            yield from check(f"encoders.{name}.corpus", corpus, "corpora")
         network = entry["network"]
         if "pretrained" in network:
             yield from check_encoder(f"encoders.{name}.network.pretrained", network["pretrained"])

@@ -3,6 +3,12 @@
 import os
 
 
+def corpora_of(training):
+    """The corpora of a training of an encoder: one by its name, or a list of them."""
+    named = training["corpus"]
+    return [named] if isinstance(named, str) else named
+
+
 def trained_from(config, encoder):
     """An encoder, the one that it starts from, and so on; ends where a circle closes."""
     names = [encoder]
@@ -16,8 +22,9 @@ def trained_from(config, encoder):
 
 def corpora_heard(config, encoder):
     """The corpora that an encoder, and those that it starts from, are trained on in this run."""
-    entries = [config["encoders"].get(name, {"steps": 0}) for name in trained_from(config, encoder)]
-    return sorted({entry["corpus"] for entry in entries if entry.get("steps") != 0})
+    names = [name for name in trained_from(config, encoder) if name in config["encoders"]]
+    entries = [config["encoders"][name] for name in names]
+    return sorted({c for e in entries if e.get("steps") != 0 for c in corpora_of(e)})
 
 
 def misfit_encoders(config, kind):
@@ -82,8 +89,8 @@ def heard_trials(config):
             continue
         for system, settings in verification["systems"].items():
             for encoder in trained_from(config, settings.get("encoder")):
-                training = config["encoders"].get(encoder, {})
-                if training.get("corpus") == entry["corpus"] and training.get("steps") != 0:
+                training = config["encoders"].get(encoder, {"steps": 0})
+                if training.get("steps") != 0 and entry["corpus"] in corpora_of(training):
                     yield (
                         f"verification.evaluate: {name!r} has speakers of {entry['corpus']!r} that "
                         f"the encoder {encoder!r} of the system {system!r} is trained on; its error "

@@ -1,6 +1,6 @@
 """Speaker encoders that are trained here.
 
-Needs the manifest of a corpus, and the model that a network starts from. Makes
+Needs the manifests of its corpora, and the model that a network starts from. Makes
 `encoders/{encoder}/encoder.safetensors` with `config.json`, `model.json` (so that it stands
 wherever a speaker encoder of `models` does), `metrics.tsv`, and `validation.h5`, the embeddings of
 speakers that it never trained on.
@@ -17,7 +17,7 @@ rule train_speaker_encoder:
     """Train a speaker encoder, or fine-tune one; resumes where it was stopped."""
     input:
         code=source("train_speaker_encoder"),
-        manifest=corpus_of_encoder,
+        manifests=recordings_of_encoder,
         model=encoder_start,
     output:
         model=f"{RESULTS}/encoders/{{encoder}}/model.json",
@@ -50,7 +50,7 @@ rule train_speaker_encoder:
         model=lambda w, input: f"--model {input.model}" if input.model else "",
     shell:
         f"{LAUNCH} {{input.code[0]:q}}"
-        " --config {params.config:q} --manifest {input.manifest} {params.model}"
+        " --config {params.config:q} $(printf ' --manifest %s' {input.manifests}) {params.model}"
         " --output-dir {params.folder} --working-dir {params.work}"
         " --checkpoint-every {resources.checkpoint_every}"
         " --checkpoints-kept {resources.checkpoints_kept} --tracker {resources.tracker}"

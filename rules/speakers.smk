@@ -26,9 +26,10 @@ def augmentation_trees(wildcards):
     return json.dumps({folder: tree_digest(user_path(folder)) for folder in folders})
 
 
-def corpus_of_encoder(wildcards):
-    """The manifest, without texts, that an encoder is trained on."""
-    return f"{RESULTS}/manifests/{config['encoders'][wildcards.encoder]['corpus']}.recordings.tsv"
+def recordings_of_encoder(wildcards):
+    """The manifests, without texts, that an encoder is trained on."""
+    corpora = corpora_of(config["encoders"][wildcards.encoder])
+    return [f"{RESULTS}/manifests/{corpus}.recordings.tsv" for corpus in corpora]
 
 
 def cut_option(wildcards):

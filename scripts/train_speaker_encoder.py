@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import torch
 import typer
 
@@ -42,6 +43,24 @@ from etaflow.trials import generate_trials
 from etaflow.waveforms import Waveforms
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def training_table(manifests: list[Path]) -> pd.DataFrame:
+    """The training utterances of all corpora, by id.
+
+    Of several corpora, ids get their corpus in front: speaker 225 of one is not that of another.
+    """
+    tables = []
+    for path in manifests:
+        table = read_manifest(path).query("split == 'train'")
+        if len(manifests) > 1:
+            names = {
+                name: path.name.split(".")[0] + "/" + table[name]
+                for name in ("utterance_id", "speaker_id")
+            }
+            table = table.assign(**names)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True).sort_values("utterance_id")
 
 
 def steps_of(settings: dict[str, Any], num_utterances: int) -> int:
@@ -80,7 +99,10 @@ def main(
             "clip_norm, validate_every, patience, keep, validation, seed}"
         ),
     ],
-    manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
+    manifests: Annotated[
+        list[Path],
+        typer.Option("--manifest", help="of a corpus, CORPUS.….tsv; repeat for further corpora"),
+    ],
     output_dir: Annotated[
         Path,
         typer.Option(
@@ -102,7 +124,7 @@ def main(
     """Train a speaker encoder; by default the weights of the lowest equal error rate are kept."""
     settings = json.loads(config)
     resources = resources_of(tracker, tracker_dir, gpus, threads)
-    table = read_manifest(manifest).query("split == 'train'").sort_values("utterance_id")
+    table = training_table(manifests)
     held = settings["validation"]
     speakers, held_out = hold_out(
         sorted(table["speaker_id"].unique()), held["speakers"], settings["seed"], "speakers"
@@ -170,7 +192,7 @@ def main(
             checkpoints_kept=checkpoints_kept,
         ),
         working_dir=working_dir,
-        fingerprint=fingerprint(config + sounds, manifest, *models, *code),
+        fingerprint=fingerprint(config + sounds, *manifests, *models, *code),
         **resources,
     )
     if history is None:

@@ -66,6 +66,18 @@ def test_an_encoder_is_trained_and_saved_as_a_model(corpus: Path, tmp_path: Path
     assert len(list((tmp_path / "logs").glob("events.out.tfevents.*"))) == 1
 
 
+def test_speakers_of_two_corpora_are_other_people(corpus: Path, tmp_path: Path) -> None:
+    other = make_corpus(tmp_path / "other", speakers=9, utterances=3)
+    (tmp_path / "second.recordings.tsv").write_bytes(other.read_bytes())
+    given = ("--manifest", tmp_path / "second.recordings.tsv")
+    said = trained(corpus, tmp_path, *given, steps=0)
+    assert "39 utterances of 13 speakers to train on" in said
+    names = Embeddings.read(tmp_path / "encoder" / "validation.h5").speaker_ids
+    first = next(corpus.glob("*.tsv")).name.split(".")[0]
+    assert {name.split("/")[0] for name in names} <= {first, "second"}
+    assert all(name.split("/")[1].startswith("s") for name in names)
+
+
 def test_untrained_tuned_and_early_ended_encoders_say_so(corpus: Path, tmp_path: Path) -> None:
     trained(corpus, tmp_path / "none", steps=0)
     base = tmp_path / "none" / "encoder"

@@ -80,6 +80,25 @@ def test_what_a_system_needs_is_made_and_nothing_else(tmp_path: Path) -> None:
     assert jobs["make_trials"] == 1
 
 
+def test_an_encoder_is_trained_on_several_corpora(tmp_path: Path) -> None:
+    config = speakers_config()
+    config["corpora"]["others"] = config["corpora"]["mini-voices"] | {"seed": 2}
+    for name in ("ecapa-aam", "ecapa-ge2e"):
+        config["encoders"][name]["corpus"] = ["others", "mini-voices"]
+    output = snakemake(tmp_path, config, "encoders", "--dry-run", "--printshellcmds")
+    (line,) = [each for each in output.splitlines() if "encoders/ecapa-aam " in each]
+    files = [
+        f"results/speakers/manifests/{name}.recordings.tsv" for name in ("others", "mini-voices")
+    ]
+    assert f"$(printf ' --manifest %s' {' '.join(files)})" in line
+    config["verification"]["trials"]["mini-test"] |= {"corpus": "others", "split": "all"}
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "'mini-test' has speakers of 'others' that the encoder 'ecapa-aam'" in output
+    config["encoders"]["ecapa-aam"]["corpus"] = ["others", "nothing"]
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "encoders.ecapa-aam.corpus = 'nothing': not in `corpora`" in output
+
+
 def test_a_trained_encoder_stands_where_one_of_the_models_does(tmp_path: Path) -> None:
     config = load_config()
     config["eta"]["mini"]["encoder"] = "ecapa-ge2e"
