@@ -222,3 +222,35 @@ def write_audio(
             path, f"cannot be written ({error.error_string}); is the disk full?"
         ) from error
     return gain
+
+
+def write_lossless(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
+    """Write (T,) with its exact level, whole or not at all; the suffix names the format.
+
+    `.wav` is 32-bit float: every value survives. `.flac` is 24-bit: values are rounded to
+    multiples of 2^-23, and those that lie on one survive.
+
+    Raises:
+        AudioError: another suffix, NaN or infinite samples, a peak that FLAC has no room for, or
+            the file cannot be written.
+    """
+    path = Path(path)
+    check_suffix(path)
+    if not np.isfinite(waveform).all():
+        raise AudioError(path, "NaN or infinite samples are not written")
+    samples: npt.NDArray[np.generic] = np.asarray(waveform, np.float32)
+    subtype = "FLOAT"
+    if path.suffix.lower() == ".flac":
+        steps = np.rint(np.asarray(waveform, np.float64) * (1 << 23))
+        if len(steps) and not -(1 << 23) <= steps.min() <= steps.max() < 1 << 23:
+            peak = np.abs(waveform).max()
+            raise AudioError(path, f"a peak of {peak:.3f} would clip; write .wav, which is float")
+        # libsndfile scales floats by a step less than 2^23; 32-bit integers it only shifts.
+        samples, subtype = steps.astype(np.int32) << 8, "PCM_24"
+    try:
+        with atomic_file(path) as part:
+            soundfile.write(part, samples, sample_rate, subtype, format=path.suffix[1:].upper())
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            path, f"cannot be written ({error.error_string}); is the disk full?"
+        ) from error
