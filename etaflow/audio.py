@@ -238,19 +238,27 @@ def write_lossless(path: str | Path, waveform: Waveform, sample_rate: int) -> No
     check_suffix(path)
     if not np.isfinite(waveform).all():
         raise AudioError(path, "NaN or infinite samples are not written")
-    samples: npt.NDArray[np.generic] = np.asarray(waveform, np.float32)
-    subtype = "FLOAT"
-    if path.suffix.lower() == ".flac":
-        steps = np.rint(np.asarray(waveform, np.float64) * (1 << 23))
-        if len(steps) and not -(1 << 23) <= steps.min() <= steps.max() < 1 << 23:
-            peak = np.abs(waveform).max()
-            raise AudioError(path, f"a peak of {peak:.3f} would clip; write .wav, which is float")
-        # libsndfile scales floats by a step less than 2^23; 32-bit integers it only shifts.
-        samples, subtype = steps.astype(np.int32) << 8, "PCM_24"
+    from scipy.io import wavfile  # half of SciPy, which readers need not wait for
+
     try:
         with atomic_file(path) as part:
-            soundfile.write(part, samples, sample_rate, subtype, format=path.suffix[1:].upper())
+            if path.suffix.lower() == ".wav":
+                # libsndfile puts the time into float WAV: the same samples, other bytes.
+                wavfile.write(part, sample_rate, np.asarray(waveform, np.float32))
+            else:
+                soundfile.write(
+                    part, _on_24_bits(path, waveform), sample_rate, "PCM_24", format="FLAC"
+                )
     except soundfile.LibsndfileError as error:
         raise AudioError(
             path, f"cannot be written ({error.error_string}); is the disk full?"
         ) from error
+
+
+def _on_24_bits(path: Path, waveform: Waveform) -> npt.NDArray[np.int32]:
+    """The samples as the upper 24 bits of integers: floats libsndfile would scale by 1 - 2^-23."""
+    steps = np.rint(np.asarray(waveform, np.float64) * (1 << 23))
+    if len(steps) and not -(1 << 23) <= steps.min() <= steps.max() < 1 << 23:
+        peak = np.abs(waveform).max()
+        raise AudioError(path, f"a peak of {peak:.3f} would clip; write .wav, which is float")
+    return steps.astype(np.int32) << 8

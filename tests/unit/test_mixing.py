@@ -154,6 +154,13 @@ def test_lossless_files_are_refused_for_what_is_no_number(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_same_samples_are_the_same_bytes(tmp_path):
+    # As libsndfile writes float WAV, a PEAK chunk holds the time.
+    for name in ("x.wav", "x.flac"):
+        write_lossless(tmp_path / name, np.linspace(-0.5, 0.5, 99, dtype=np.float32), 8_000)
+        assert b"PEAK" not in (tmp_path / name).read_bytes()
+
+
 def test_flac_keeps_every_value_of_24_bits(tmp_path):
     steps = np.array([-(1 << 23), (1 << 23) - 1, -1, 0, 1, 12_345, -7_654_321])
     write_lossless(tmp_path / "x.flac", (steps / (1 << 23)).astype(np.float32), 16_000)
