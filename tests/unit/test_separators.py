@@ -245,7 +245,7 @@ def test_folders_of_other_models_and_damaged_ones_are_refused(tmp_path: Path) ->
         ({"kind": "sepformer"}, "mine: .*config.json: no sizes of a network in it"),
         (
             {**config["network"], "channels": 32},
-            r"mine: .*decoder.weight is \(16, 1, 8\), not \(32",
+            r"mine: .*weight is \(16, 1, 8\), not \(32",
         ),
     ):
         (tmp_path / "config.json").write_text(json.dumps({"network": sizes}))
