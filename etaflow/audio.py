@@ -98,6 +98,31 @@ def _resampling_margin(source_rate: int, target_rate: int) -> tuple[int, int]:
     return step, step * math.ceil(width / step)
 
 
+def _resample_blocks(
+    blocks: Iterator[Waveform], source_rate: int, target_rate: int
+) -> Iterator[Waveform]:
+    """`resample` of the joined blocks, which all but the last hold whole steps of the filter."""
+    _, margin = _resampling_margin(source_rate, target_rate)
+    none = np.zeros(0, np.float32)
+    before, block = none, next(blocks, none)
+    while len(block):
+        after = next(blocks, none)
+        known = np.concatenate([before, block])
+        around = np.concatenate([known, after[:margin]])
+        first = resampled_length(len(before), source_rate, target_rate)
+        count = resampled_length(len(block), source_rate, target_rate)
+        yield resample(around, source_rate, target_rate)[first : first + count]
+        before, block = known[max(0, len(known) - margin) :], after
+
+
+def resampled_blocks(waveform: Waveform, source_rate: int, target_rate: int) -> Iterator[Waveform]:
+    """The blocks of `resample`, of a waveform (T,) that may be long and lie in a file."""
+    step, _ = _resampling_margin(source_rate, target_rate)
+    size = step * max(1, BLOCK // step)
+    blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
+    yield from _resample_blocks(blocks, source_rate, target_rate)
+
+
 def read_blocks(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Iterator[Waveform]:
     """The blocks (T,) of `read_audio`, of a file of any length.
 
@@ -105,20 +130,11 @@ def read_blocks(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Iter
         AudioError: as `read_audio`.
     """
     with open_audio(path) as sound:
-        rate = sound.rate
-        step, margin = _resampling_margin(rate, sample_rate or rate)
+        target = sample_rate or sound.rate
+        step, _ = _resampling_margin(sound.rate, target)
         blocks = sound.blocks(step * max(1, BLOCK // step))
         mono = (block.mean(axis=1, dtype=np.float32) for block in blocks)
-        none = np.zeros(0, np.float32)
-        before, block = none, next(mono)
-        while len(block):
-            after = next(mono, none)
-            known = np.concatenate([before, block])
-            around = np.concatenate([known, after[:margin]])
-            first = resampled_length(len(before), rate, sample_rate or rate)
-            count = resampled_length(len(block), rate, sample_rate or rate)
-            yield resample(around, rate, sample_rate or rate)[first : first + count]
-            before, block = known[max(0, len(known) - margin) :], after
+        yield from _resample_blocks(mono, sound.rate, target)
 
 
 def read_audio(path: str | Path, sample_rate: int | None = SAMPLE_RATE) -> Waveform:
@@ -222,3 +238,43 @@ def write_audio(
             path, f"cannot be written ({error.error_string}); is the disk full?"
         ) from error
     return gain
+
+
+def write_lossless(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
+    """Write (T,) with its exact level, whole or not at all; the suffix names the format.
+
+    `.wav` is 32-bit float: every value survives. `.flac` is 24-bit: values are rounded to
+    multiples of 2^-23, and those that lie on one survive.
+
+    Raises:
+        AudioError: another suffix, NaN or infinite samples, a peak that FLAC has no room for, or
+            the file cannot be written.
+    """
+    path = Path(path)
+    check_suffix(path)
+    if not np.isfinite(waveform).all():
+        raise AudioError(path, "NaN or infinite samples are not written")
+    from scipy.io import wavfile  # half of SciPy, which readers need not wait for
+
+    try:
+        with atomic_file(path) as part:
+            if path.suffix.lower() == ".wav":
+                # libsndfile puts the time into float WAV: the same samples, other bytes.
+                wavfile.write(part, sample_rate, np.asarray(waveform, np.float32))
+            else:
+                soundfile.write(
+                    part, _on_24_bits(path, waveform), sample_rate, "PCM_24", format="FLAC"
+                )
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            path, f"cannot be written ({error.error_string}); is the disk full?"
+        ) from error
+
+
+def _on_24_bits(path: Path, waveform: Waveform) -> npt.NDArray[np.int32]:
+    """The samples as the upper 24 bits of integers: floats libsndfile would scale by 1 - 2^-23."""
+    steps = np.rint(np.asarray(waveform, np.float64) * (1 << 23))
+    if len(steps) and not -(1 << 23) <= steps.min() <= steps.max() < 1 << 23:
+        peak = np.abs(waveform).max()
+        raise AudioError(path, f"a peak of {peak:.3f} would clip; write .wav, which is float")
+    return steps.astype(np.int32) << 8

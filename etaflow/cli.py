@@ -1,4 +1,4 @@
-"""The command line: `etaflow convert …`, `analyze …`, `embed …`, `verify …`."""
+"""The command line: `etaflow convert …`, `analyze …`, `embed …`, `verify …`, `separate …`."""
 
 import json
 import math
@@ -192,3 +192,40 @@ def verify(
         typer.echo(f"corpora:   {', '.join(facts['corpora'])}")
     if verifier.weights == "untrained":
         typer.echo("note: this verifier stands on untrained weights; it says little", err=True)
+
+
+@app.command()
+def separate(
+    mixture: Annotated[Path, typer.Argument(help="recording of several speakers at once")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write; a new one")],
+    model: Annotated[Path, typer.Option(help="folder of a separator")],
+    gpus: Gpus = 0,
+) -> None:
+    """Write each speaker of MIXTURE to a file: source1.wav, source2.wav …
+
+    They have the rate and length of the mixture, which may be any, and are 32-bit float at the
+    level that the separator gives them. How many there are is the separator's number of speakers.
+    """
+    from etaflow.decoding import open_audio
+    from etaflow.device import select_device
+    from etaflow.separation.files import separate_file
+    from etaflow.separation.networks import load_separator
+
+    try:
+        with open_audio(mixture) as sound:
+            rate, channels = sound.rate, sound.channels
+        info, network = load_separator(model)
+        separate_file(network.to(select_device(gpus)), mixture, output)
+    except (ValueError, RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    if channels > 1:
+        typer.echo(f"note: the {channels} channels of {mixture} were averaged", err=True)
+    if rate > network.sample_rate:
+        typer.echo(
+            f"note: {info.name} works at {network.sample_rate} Hz; what {mixture} has above half "
+            "of that is lost",
+            err=True,
+        )
+    if info.weights == "untrained":
+        typer.echo("note: this separator is untrained; expect noise", err=True)

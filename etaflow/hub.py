@@ -44,6 +44,8 @@ _NEEDED: dict[str, list[tuple[str, ...]]] = {
     ],
     "unispeech": [("*.pth", "*.pt")],
     "etaflow-encoder": [("encoder.safetensors",), ("config.json",)],
+    "sepformer": [("hyperparams.yaml",), ("encoder.ckpt",), ("masknet.ckpt",), ("decoder.ckpt",)],
+    "etaflow-separator": [("separator.safetensors",), ("config.json",)],
     "faster-whisper": [("model.bin",), ("config.json",), ("tokenizer.json",)],
 }
 # Of all else only what is no weight file: those of other frameworks, optimizers, adapters.

@@ -1,7 +1,15 @@
 """Figures of merit: error rates of verification, signal ratios, word errors, intervals."""
 
 from etaflow.metrics.bootstrap import Indices, bootstrap_interval, bootstrap_intervals
-from etaflow.metrics.signals import si_snr
+from etaflow.metrics.signals import (
+    mixture_sdr,
+    mixture_si_snr,
+    pit_si_snr,
+    sdr,
+    sdr_improvement,
+    si_snr,
+    si_snr_improvement,
+)
 from etaflow.metrics.verification import (
     Floats,
     act_dcf,
@@ -32,8 +40,14 @@ __all__ = [
     "equal_error_rate",
     "least_cost",
     "min_dcf",
+    "mixture_sdr",
+    "mixture_si_snr",
     "normalize_english",
     "normalize_text",
+    "pit_si_snr",
+    "sdr",
+    "sdr_improvement",
     "si_snr",
+    "si_snr_improvement",
     "word_errors",
 ]

@@ -1,18 +1,14 @@
 """The kinds of speaker networks: made from settings, read from folders, written into them."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from etaflow.atomic import write_json
 from etaflow.models import ModelError, ModelInfo, read_model_info
 from etaflow.speaker.network import SpeakerNetwork
-from etaflow.speaker.weights import fill
+from etaflow.weights import read_trained, save_trained
 
 KINDS = ("ecapa", "xvector", "mean", "weighted", "wavlm-sv", "wavlm-rawnet")
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
@@ -23,7 +19,7 @@ PUBLISHED = {
     "wavlm-sv": "wavlm-sv",
 }
 TRAINED = "etaflow-encoder"
-WEIGHTS, CONFIG = "encoder.safetensors", "config.json"
+WEIGHTS = "encoder.safetensors"
 
 
 def _network_class(kind: str) -> Any:
@@ -72,25 +68,8 @@ def create_network(settings: Mapping[str, Any], model: Path | None = None) -> Sp
     return load_network(model)[1]
 
 
-def _read_trained(files: Path) -> SpeakerNetwork:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    for file in (WEIGHTS, CONFIG):
-        if not (files / file).is_file():
-            raise ModelError(f"{files / file} is missing")
-    try:
-        sizes = json.loads((files / CONFIG).read_text(encoding="utf-8"))["network"]
-        network: SpeakerNetwork = _network_class(sizes["kind"]).from_sizes(sizes)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{files / CONFIG}: no sizes of a network in it ({error!r})") from error
-    try:
-        state = load_file(files / WEIGHTS)
-    except SafetensorError as error:
-        raise ModelError(f"{files / WEIGHTS} is damaged ({error})") from error
-    fill(network, state, files / WEIGHTS)
+def _from_sizes(sizes: Mapping[str, Any]) -> SpeakerNetwork:
+    network: SpeakerNetwork = _network_class(sizes["kind"]).from_sizes(sizes)
     return network
 
 
@@ -109,7 +88,7 @@ def load_network(folder: str | Path) -> tuple[ModelInfo, SpeakerNetwork]:
     with torch.random.fork_rng(devices=[]):  # of the random weights that are written over
         try:
             if info.architecture == TRAINED:
-                network = _read_trained(files)
+                network = read_trained(files, WEIGHTS, _from_sizes)
             else:
                 kind = PUBLISHED[info.architecture]
                 network = _network_class(kind).from_published(info, files)
@@ -131,13 +110,5 @@ def save_network(
         weights: how far to trust it, see `etaflow.models.WEIGHTS`.
         facts: how it came about; JSON, for the reader.
     """
-    from safetensors.torch import save_file
-
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
-    write_json(folder / CONFIG, {"network": network.sizes(), **facts})
-    with (folder / WEIGHTS).open("rb") as stream:
-        revision = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    info = ModelInfo(name, "run", TRAINED, revision, weights, ".")
-    write_json(folder / "model.json", asdict(info))
-    return info
+    info = ModelInfo(name, "run", TRAINED, "", weights, ".")
+    return save_trained(network, folder, WEIGHTS, info, facts)

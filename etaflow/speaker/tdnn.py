@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from etaflow.models import ModelError, ModelInfo
 from etaflow.speaker.network import SpeakerNetwork
-from etaflow.speaker.weights import fill, read_checkpoint
+from etaflow.weights import fill, read_checkpoint
 
 XVECTOR_DILATIONS = [1, 2, 3, 1, 1]  # the one size of the recipe that weights do not tell
 SCALE = 8  # of ECAPA's Res2Net blocks, which divide their channels into so many groups

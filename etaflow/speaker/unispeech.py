@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from etaflow.models import ModelError, ModelInfo
 from etaflow.speaker.backbone import Backbone
 from etaflow.speaker.network import SpeakerNetwork
-from etaflow.speaker.weights import fill, read_checkpoint
+from etaflow.weights import fill, read_checkpoint
 
 DILATIONS, SCALE = (2, 3, 4), 8
 NORM_EPS, DEVIATION_FLOOR = 1e-5, 1e-9

@@ -1,0 +1,1 @@
+"""Source separation: mixtures of speakers and of noise."""
