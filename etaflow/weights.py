@@ -123,3 +123,18 @@ def save_trained(
     info = replace(info, revision=revision)
     write_json(folder / "model.json", asdict(info))
     return info
+
+
+def loaded(info: ModelInfo, read: Callable[[], Network]) -> Network:
+    """What `read` makes of a model folder, in evaluation mode; all its layers are pretrained.
+
+    Raises:
+        ModelError: that of `read`, with the name of the model.
+    """
+    with torch.random.fork_rng(devices=[]):  # of the random weights that are written over
+        try:
+            network = read()
+        except ModelError as error:
+            raise ModelError(f"{info.name}: {error}") from error
+    network.pretrained = len(network.layers)
+    return network.eval()

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from etaflow.models import ModelError, ModelInfo, read_model_info
 from etaflow.separation.network import Separator
-from etaflow.weights import read_trained, save_trained
+from etaflow.weights import loaded, read_trained, save_trained
 
 KINDS = ("sepformer", "conv-tasnet")
 # The architectures that others publish; a kind each, whose class has `from_published(info, files)`.
@@ -64,16 +62,14 @@ def load_separator(folder: str | Path) -> tuple[ModelInfo, Separator]:
     info, files = read_model_info(folder)
     if info.architecture != TRAINED and info.architecture not in PUBLISHED:
         raise ModelError(f"{info.name}: {info.architecture!r} is no separator")
-    with torch.random.fork_rng(devices=[]):  # of the random weights that are written over
-        try:
-            if info.architecture == TRAINED:
-                network = read_trained(files, WEIGHTS, _from_sizes)
-            else:
-                network = _network_class(info.architecture).from_published(info, files)
-        except ModelError as error:
-            raise ModelError(f"{info.name}: {error}") from error
-    network.pretrained = len(network.layers)
-    return info, network.eval()
+
+    def read() -> Separator:
+        if info.architecture == TRAINED:
+            return read_trained(files, WEIGHTS, _from_sizes)
+        network: Separator = _network_class(info.architecture).from_published(info, files)
+        return network
+
+    return info, loaded(info, read)
 
 
 def save_separator(

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from etaflow.models import ModelError, ModelInfo, read_model_info
 from etaflow.speaker.network import SpeakerNetwork
-from etaflow.weights import read_trained, save_trained
+from etaflow.weights import loaded, read_trained, save_trained
 
 KINDS = ("ecapa", "xvector", "mean", "weighted", "wavlm-sv", "wavlm-rawnet")
 # The kind of each architecture that others publish, whose class has `from_published(info, files)`.
@@ -85,17 +83,15 @@ def load_network(folder: str | Path) -> tuple[ModelInfo, SpeakerNetwork]:
         raise ModelError(f"{info.name}: resemblyzer comes as a package and cannot be trained")
     if info.architecture != TRAINED and info.architecture not in PUBLISHED:
         raise ModelError(f"{info.name}: {info.architecture!r} is no speaker encoder")
-    with torch.random.fork_rng(devices=[]):  # of the random weights that are written over
-        try:
-            if info.architecture == TRAINED:
-                network = read_trained(files, WEIGHTS, _from_sizes)
-            else:
-                kind = PUBLISHED[info.architecture]
-                network = _network_class(kind).from_published(info, files)
-        except ModelError as error:
-            raise ModelError(f"{info.name}: {error}") from error
-    network.pretrained = len(network.layers)
-    return info, network.eval()
+
+    def read() -> SpeakerNetwork:
+        if info.architecture == TRAINED:
+            return read_trained(files, WEIGHTS, _from_sizes)
+        kind = PUBLISHED[info.architecture]
+        network: SpeakerNetwork = _network_class(kind).from_published(info, files)
+        return network
+
+    return info, loaded(info, read)
 
 
 def save_network(
