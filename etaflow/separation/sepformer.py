@@ -130,7 +130,8 @@ class SepFormer(Separator):
         """A new network of `blocks` dual-path blocks, the rest in the published proportions.
 
         The published has 256 channels, filters of 16 samples, 2 blocks of 8 layers and chunks of
-        250 frames.
+        250 frames, and numbers its chunks. A new one does not: numbers beyond those of a training
+        crop would mean nothing to it, and the same speech would be another later in a recording.
 
         Raises:
             ModelError: sizes do not go together.
@@ -153,7 +154,7 @@ class SepFormer(Separator):
             "in_channels": channels,
             "out_channels": channels,
             "intra_model": transformer,
-            "inter_model": transformer,
+            "inter_model": {**transformer, "use_positional_encoding": False},
             "num_layers": settings["blocks"],
             "K": settings["chunk"],
             "num_spks": settings["speakers"],

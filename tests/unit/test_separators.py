@@ -10,6 +10,7 @@ from torchaudio.models import ConvTasNet
 from etaflow.models import ModelError
 from etaflow.separation.network import Separator
 from etaflow.separation.networks import create_separator, load_separator, save_separator
+from etaflow.separation.sepformer import SepFormer
 from tests.conftest import remove_placeholders
 from tests.separation_tools import HYPERPARAMETERS, SETTINGS, published_folder
 
@@ -56,7 +57,9 @@ def test_a_mixture_that_is_too_short_is_refused(network: Separator) -> None:
 
 @torch.no_grad()
 def test_a_sepformer_has_as_many_positions_as_it_says() -> None:
-    network = make("sepformer", chunk=2, channels=32, blocks=1)
+    sizes = make("sepformer", chunk=2, channels=32, blocks=1).sizes()
+    sizes["masknet"]["inter_model"] |= {"use_positional_encoding": True}  # as the published do
+    network = SepFormer(sizes).eval()
     assert network.longest is not None
     assert network(torch.zeros(1, network.longest)).shape == (1, 2, network.longest)
     with pytest.raises(ValueError, match=r"takes up to 2\.5 s at once: separate it in chunks"):
@@ -84,8 +87,16 @@ def test_the_published_proportions() -> None:
         network = create_separator({**SETTINGS["sepformer"], **sizes})
     count = sum(parameter.numel() for parameter in network.parameters())
     assert round(count / 1e6, 1) == 25.7  # the paper says 26 million
-    assert network.longest is not None
-    assert 312 < network.longest / network.sample_rate < 313
+
+
+@torch.no_grad()
+def test_a_new_sepformer_does_not_number_its_chunks() -> None:
+    network = make("sepformer")
+    assert network.longest is None
+    torch.manual_seed(0)
+    chunks = torch.randn(1, 9, 32)
+    across = network.masknet.dual_mdl[0].inter_mdl
+    torch.testing.assert_close(across(chunks.roll(3, 1)), across(chunks).roll(3, 1))
 
 
 def test_a_conv_tasnet_equals_torchaudio() -> None:
