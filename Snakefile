@@ -19,6 +19,7 @@ report: "rules/captions/workflow.rst"
 
 include: "rules/checks.smk"
 include: "rules/checks_speakers.smk"
+include: "rules/checks_separation.smk"
 include: "rules/config.smk"
 
 
@@ -28,6 +29,7 @@ config = validated(config)
 include: "rules/common.smk"
 include: "rules/outcome.smk"
 include: "rules/speakers.smk"
+include: "rules/common_separation.smk"
 
 
 wildcard_constraints:
@@ -40,6 +42,10 @@ wildcard_constraints:
     cut=r"|-first[\d.]+s",
     verifier=one_of(config.get("verification", {}).get("systems", {})),
     trials=one_of(config.get("verification", {}).get("trials", {})),
+    mixtures=one_of(config["mixtures"]),
+    part="train|validation|test",
+    separator=one_of(config["separators"]),
+    demixer=one_of([BASELINE, *SEPARATION["systems"]]),
     system=one_of(config.get("conversion", {}).get("systems", {})),
     layer=r"\d+",
     shard=r"\d{4}",
@@ -56,8 +62,11 @@ include: "rules/conversion.smk"
 include: "rules/bundle.smk"
 include: "rules/encoders.smk"
 include: "rules/verification.smk"
+include: "rules/mixtures.smk"
+include: "rules/separation.smk"
 include: "rules/report.smk"
 include: "rules/report_speakers.smk"
+include: "rules/report_separation.smk"
 
 
 localrules:
@@ -69,6 +78,9 @@ localrules:
     conversion,
     encoders,
     verification,
+    mixtures,
+    separators,
+    separation,
     report,
 
 

@@ -56,6 +56,7 @@ def dangling_references(config):
             yield from check(f"encoders.{name}.network.model", network["model"], "models")
     if "verification" in config:
         yield from dangling_in_verification(config["verification"], check, check_encoder)
+    yield from dangling_in_separation(config, check)
     for section in ("conversion", "bundle"):
         if section in config:
             yield from check(f"{section}.vocoder", config[section]["vocoder"], "vocoder")
@@ -171,6 +172,10 @@ def misfits(config):
             if len(sizes[one]) != len(sizes[other]):
                 yield f"{place}.{other} = {sizes[other]}: not as many as {one} = {sizes[one]}"
     yield from misfit_encoders(config, kind)
+    yield from misfit_mixtures(config)
+    yield from misfit_separators(config, kind)
+    if "separation" in config:
+        yield from misfit_separation(config, kind)
     if "verification" in config:
         yield from misfit_verification(config, kind)
     if "probe" in config:

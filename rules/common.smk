@@ -185,13 +185,11 @@ def embeddings(corpus, encoder):
 
 
 def model(name):
-    """Where a model of the registry, or a speaker encoder that is trained here, says what it is."""
-    trained = name in config["encoders"]
-    return (
-        f"{RESULTS}/encoders/{name}/model.json"
-        if trained
-        else f"resources/models/{name}/model.json"
-    )
+    """Where a model of the registry, or an encoder or separator trained here, says what it is."""
+    for section in ("encoders", "separators"):
+        if name in config[section]:
+            return f"{RESULTS}/{section}/{name}/model.json"
+    return f"resources/models/{name}/model.json"
 
 
 def ssl_model(ssl):

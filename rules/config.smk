@@ -8,6 +8,16 @@ from snakemake.exceptions import WorkflowError
 
 # Trials that are fetched by name.
 TRIAL_LISTS = ("vox1-o", "vox1-e", "vox1-h")
+# Tables of mixtures that are fetched by name.
+METADATA = [
+    f"libri{speakers}mix_{subset}"
+    for speakers in (2, 3)
+    for subset in ("train-clean-360", "train-clean-100", "dev-clean", "test-clean")
+]
+
+
+# Sections of named entries that a config may leave out.
+SECTIONS = ("corpora", "ssl", "eta", "vocoder", "encoders", "mixtures", "separators")
 
 
 def user_path(path):
@@ -114,9 +124,12 @@ def with_references(config):
 
 
 def with_defaults(config):
-    """The config with what optional keys of encoders and verification stand for."""
+    """The config with what optional keys of trainings and systems stand for."""
     for entry in config["encoders"].values():
         entry.setdefault("trained_layers", None)
+    for entry in config["separators"].values():
+        entry.setdefault("trained", "all")
+    for entry in (*config["encoders"].values(), *config["separators"].values()):
         entry.setdefault("patience", None)
         entry.setdefault("keep", "best")
     verification = config.get("verification", {"systems": {}, "trials": {}})
@@ -127,6 +140,11 @@ def with_defaults(config):
     for entry in verification["trials"].values():
         if "list" in entry:
             entry.setdefault("missing", "error")
+    separation = config.get("separation", {"systems": {}})
+    for entry in separation["systems"].values():
+        entry.setdefault("mixtures", separation["mixtures"])
+        entry.setdefault("resample", False)
+        entry.setdefault("before", None)
     return config
 
 
@@ -137,7 +155,7 @@ def validated(config):
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [config_lines(error) for error in sorted(errors, key=lambda e: str(e.absolute_path))]
     if not lines:
-        for section in ("corpora", "ssl", "eta", "vocoder", "encoders"):
+        for section in SECTIONS:
             config.setdefault(section, {})
         lines = list(dangling_references(config))
     if not lines:

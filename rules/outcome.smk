@@ -94,6 +94,10 @@ def report_items():
         items += [f"det-{trials}.svg" for trials in VERIFICATION["evaluate"]]
     items += ["training-encoders.svg"] if trained_encoders() else []
     items += [f"speakers-{name}.svg" for name in config["encoders"]]
+    items += ["training-separators.svg"] if trained_separators() else []
+    items += ["separation.html"] if SEPARATION["systems"] else []
+    for mixtures in SEPARATION["mixtures"]:
+        items += [f"separation-{mixtures}.svg", f"separation-listening-{mixtures}.html"]
     return items
 
 

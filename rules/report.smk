@@ -16,6 +16,9 @@ rule report:
         rules.conversion.input,
         rules.encoders.input,
         rules.verification.input,
+        rules.mixtures.input,
+        rules.separators.input,
+        rules.separation.input,
         [f"{REPORT}/{name}" for name in report_items()],
         f"{RESULTS}/bundle/config.json" if bundled() else [],
 

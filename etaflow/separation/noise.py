@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 from scipy.signal import lfilter
 
 from etaflow.audio import BLOCK, EXTENSIONS, SAMPLE_RATE, AudioError, resampled_length
@@ -13,6 +14,8 @@ from etaflow.decoding import open_audio
 
 Floats = npt.NDArray[np.floating]
 
+# Training noise that LibriMix takes from WHAM! at another speed, and leaves in files of this name.
+FASTER = re.compile(r"(.+)sp(\d)(\d)(\.\w+)")
 PINK = re.compile(r"pink:(\d+)")  # in place of a path: synthesised, by this seed
 PINK_LEVEL = 0.05  # RMS
 # From 20 Hz to 20 kHz at 44.1 kHz within 0.5 dB of 1/f (Smith, "Spectral Audio Signal Processing").
@@ -67,14 +70,18 @@ def read_noise(
         return pink_noise(int(pink[1]), needed(SAMPLE_RATE)), SAMPLE_RATE
     if root is None:
         raise ValueError(f"no folder is given for the noise {name}")
+    path, speed = _file_and_speed(root / name)
     blocks: list[Floats] = []
-    with open_audio(root / name) as sound:
+    with open_audio(path) as sound:
         size, rate = needed(sound.rate), sound.rate
         for block in sound.blocks(BLOCK):
             blocks.append(block[:, 0])
-            if sum(map(len, blocks)) >= size:
+            if sum(map(len, blocks)) >= size and speed == 1:
                 break
-    noise = np.concatenate(blocks)[:size]
+    noise = np.concatenate(blocks)
+    if speed != 1:
+        noise = soxr.resample(noise, speed * rate, rate)
+    noise = noise[:size]
     if len(noise) < size:
         fade = rate // 2 + 1
         if len(noise) <= fade:
@@ -82,6 +89,20 @@ def read_noise(
             raise AudioError(root / name, reason)
         noise = _extended(noise, size, rate)
     return noise, rate
+
+
+def _file_and_speed(path: Path) -> tuple[Path, float]:
+    """The file that a noise is made of, and how much faster than it the noise is.
+
+    LibriMix writes the first channel of WHAM!'s training noise `NAME.wav` once more, at 0.8 and 1.2
+    of its speed by SoX, as `NAMEsp08.wav` and `NAMEsp12.wav`. Where these are not there, they are
+    made as they are asked for; by SoX's own resampler, but without the rounding to 16 bits.
+    """
+    name = FASTER.fullmatch(path.name)
+    if name is None or path.exists():
+        return path, 1.0
+    slower = path.with_name(name[1] + name[4])
+    return (slower, float(f"{name[2]}.{name[3]}")) if slower.exists() else (path, 1.0)
 
 
 def _extended(noise: Floats, size: int, rate: int) -> Floats:

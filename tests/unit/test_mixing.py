@@ -16,7 +16,7 @@ from etaflow.separation.mixing import (
     mix_row,
     read_metadata,
 )
-from etaflow.separation.noise import list_noises, pink_noise
+from etaflow.separation.noise import list_noises, pink_noise, read_noise
 
 LENGTHS = {"a": 20_001, "b": 26_000, "c": 23_456}
 ROW = {
@@ -196,6 +196,20 @@ def test_noises_are_listed_by_their_path_from_the_root(roots):
     assert list_noises(roots.noise, "tt") == ["tt/long.wav", "tt/short.wav", "tt/tiny.wav"]
     with pytest.raises(AudioError, match="no audio files"):
         list_noises(roots.noise, "cv")
+
+
+@pytest.mark.parametrize(("suffix", "speed"), [("sp08", 0.8), ("sp12", 1.2)])
+def test_noise_at_another_speed_is_made_where_no_file_has_it(roots, suffix, speed):
+    tone = np.sin(2 * np.pi * 1_000 / 16_000 * np.arange(48_000))
+    soundfile.write(roots.noise / "tt/tone.wav", np.stack([tone, 0 * tone], axis=1), 16_000)
+    name, lengths = f"tt/tone{suffix}.wav", [(32_000, 16_000)]
+    made, rate = read_noise(name, roots.noise, lengths)
+    expected = np.sin(2 * np.pi * 1_000 * speed / 16_000 * np.arange(32_000))
+    assert (len(made), rate) == (32_000, 16_000)
+    np.testing.assert_allclose(made[1_000:-1_000], expected[1_000:-1_000], atol=1e-3)
+    soundfile.write(roots.noise / name, 0.5 * tone, 16_000)
+    found, _ = read_noise(name, roots.noise, lengths)
+    np.testing.assert_allclose(found, 0.5 * tone[:32_000], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""Mixtures of speakers: drawn from a corpus, or those of LibriMix's published metadata.
+
+Needs the manifest of their corpus. Makes of each set and part `mixtures/{mixtures}/{part}/metadata.csv`
+and, for each shard of it, `{shard}.tsv`, a row a mixture; its audio is beside them in `audio`, which
+no rule declares: what is there and whole is kept.
+"""
+
+
+localrules:
+    fetch_noise,
+    fetch_metadata,
+
+
+rule mixtures:
+    """All mixtures of the config."""
+    input:
+        [
+            table
+            for name in config["mixtures"]
+            for part in parts_of(name)
+            for table in mixture_tables(name, part)
+        ],
+
+
+rule fetch_noise:
+    """Download the noise of WHAM!."""
+    input:
+        code=source("fetch_noise"),
+    output:
+        "resources/noise/wham/fetched.json",
+    log:
+        f"{LOGS}/fetch_noise.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_noise.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    params:
+        root="resources/noise/wham",
+    shell:
+        "python {input.code[0]:q} --root {params.root} --output {output} 2> >(tee {log} >&2)"
+
+
+rule fetch_metadata:
+    """Download one of LibriMix's tables of mixtures."""
+    input:
+        code=source("fetch_metadata"),
+    output:
+        "resources/mixtures/{metadata}.csv",
+    log:
+        f"{LOGS}/fetch_metadata/{{metadata}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_metadata/{{metadata}}.tsv"
+    wildcard_constraints:
+        metadata=one_of(METADATA),
+    conda:
+        "../envs/etaflow.yaml"
+    params:
+        record="resources/checksums.json",
+    shell:
+        "python {input.code[0]:q} --name {wildcards.metadata} --record {params.record}"
+        " --output {output} 2> >(tee {log} >&2)"
+
+
+rule draw_mixtures:
+    """Say who is mixed with whom, how loud, and with what noise."""
+    input:
+        code=source("draw_mixtures"),
+        manifest=recordings_of_mixtures,
+        metadata=metadata_tables,
+        noise=fetched_noise("draw_mixtures"),
+    output:
+        f"{RESULTS}/mixtures/{{mixtures}}/{{part}}/metadata.csv",
+    log:
+        f"{LOGS}/draw_mixtures/{{mixtures}}/{{part}}.log",
+    benchmark:
+        f"{BENCHMARKS}/draw_mixtures/{{mixtures}}/{{part}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime="4h",
+    params:
+        config=drawn_mixtures,
+        metadata=lambda w, input: " ".join(f"--metadata {file}" for file in input.metadata),
+        noise=noise_option("draw_mixtures"),
+        tree=noise_tree("draw_mixtures"),
+    shell:
+        "python {input.code[0]:q} --config {params.config:q} --part {wildcards.part}"
+        " --manifest {input.manifest} {params.metadata} {params.noise} --output {output}"
+        " 2> >(tee {log} >&2)"
+
+
+rule mix_speakers:
+    """Mix the speakers of a shard; goes on where it was stopped."""
+    input:
+        code=source("mix_speakers"),
+        metadata=f"{RESULTS}/mixtures/{{mixtures}}/{{part}}/metadata.csv",
+        # Not read: a changed recording may leave the metadata as it was.
+        manifest=recordings_of_mixtures,
+        noise=fetched_noise("mix_speakers"),
+    output:
+        f"{RESULTS}/mixtures/{{mixtures}}/{{part}}/{{shard}}.tsv",
+    log:
+        f"{LOGS}/mix_speakers/{{mixtures}}/{{part}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/mix_speakers/{{mixtures}}/{{part}}/{{shard}}.tsv"
+    conda:
+        "../envs/etaflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime="8h",
+    params:
+        config=mixing_settings,
+        shards=lambda w: config["mixtures"][w.mixtures]["shards"],
+        folder=f"{RESULTS}/mixtures/{{mixtures}}/{{part}}/audio",
+        noise=noise_option("mix_speakers"),
+        tree=noise_tree("mix_speakers"),
+    shell:
+        "python {input.code[0]:q} --config {params.config:q} --metadata {input.metadata} --speech ."
+        " {params.noise} --folder {params.folder} --output {output}"
+        " --shard $((10#{wildcards.shard})) --shards {params.shards} 2> >(tee {log} >&2)"

@@ -1,0 +1,24 @@
+"""Fetch one of LibriMix's tables of mixtures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etaflow.separation.published import METADATA, fetch_metadata
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    name: Annotated[str, typer.Option(help=", ".join(METADATA))],
+    record: Annotated[Path, typer.Option(help="JSON of checksums of first downloads")],
+    output: Annotated[Path, typer.Option(help="CSV to write")],
+) -> None:
+    """Fetch a table of mixtures, whole or not at all."""
+    fetch_metadata(name, output, record)
+
+
+if __name__ == "__main__":
+    app()
