@@ -7,10 +7,11 @@ import hashlib
 import math
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -174,24 +175,28 @@ def read_unchanged(path: str | Path, checksum: str, sample_rate: int = SAMPLE_RA
 
 
 def read_ahead(
-    batches: Iterable[Sequence[tuple[str | Path, str]]], threads: int = 2
+    batches: Iterable[Sequence[tuple[Any, ...]]],
+    threads: int = 2,
+    read: Callable[..., Waveform] = read_unchanged,
 ) -> Iterator[list[Waveform]]:
-    """The waveforms of each batch of files, at 16 kHz; the next batch is read meanwhile.
+    """The waveforms of each batch of files; the next batch is read meanwhile.
 
     Decoding and resampling leave Python's lock, so threads do, and need no second PyTorch each.
 
     Args:
-        batches: each file with the checksum that `check_audio` found.
+        batches: the arguments of `read` for each file: its path and checksum, and a rate where it
+            is not 16 kHz.
         threads: that read.
+        read: reads one file.
 
     Raises:
-        AudioError: as `read_audio`, or a file has another checksum, at the batch of the file.
+        AudioError: as `read`, at the batch of the file.
     """
     pool = ThreadPoolExecutor(threads)
     waiting: deque[list[Future[Waveform]]] = deque()
     try:
         for batch in batches:
-            waiting.append([pool.submit(read_unchanged, *file) for file in batch])
+            waiting.append([pool.submit(read, *file) for file in batch])
             if len(waiting) > 1:
                 yield [reading.result() for reading in waiting.popleft()]
         while waiting:

@@ -1,4 +1,4 @@
-"""Batches of similar length."""
+"""Batches of similar or of equal length."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,3 +17,17 @@ def similar_lengths(lengths: Sequence[int], max_total: int) -> Iterator[list[int
         batch.append(index)
     if batch:
         yield batch
+
+
+def equal_lengths(lengths: Sequence[int], max_total: int) -> Iterator[list[int]]:
+    """Indices of items in batches of exactly one length, longest first.
+
+    A batch holds at most `max_total`, or a single item.
+    """
+    alike: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        alike.setdefault(length, []).append(index)
+    for length in sorted(alike, reverse=True):
+        size = max(1, max_total // length)
+        for start in range(0, len(alike[length]), size):
+            yield alike[length][start : start + size]

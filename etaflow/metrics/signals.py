@@ -142,11 +142,12 @@ def _best(
     references: "Tensor",
     metric: Callable[["Tensor", "Tensor"], "Tensor"],
 ) -> tuple[Floats, Permutation]:
-    from torchmetrics.functional.audio import permutation_invariant_training
+    from scipy.optimize import linear_sum_assignment
 
-    _, best = permutation_invariant_training(estimates[None], references[None], metric)
-    values = metric(estimates[best[0]], references)
-    return values.numpy(), best[0].numpy()
+    shape = (len(references), *estimates.shape)
+    values = metric(estimates.expand(shape), references[:, None].expand(shape)).numpy()
+    rows, best = linear_sum_assignment(values, maximize=True)
+    return values[rows, best], best
 
 
 def _baseline(

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from etaflow.audio import file_checksum, read_audio
 from etaflow.manifest import read_table
-from etaflow.separation.mixing import Mixture, Roots, metadata_columns, mix_row
+from etaflow.separation.mixing import Mixture, Roots, metadata_columns, mix_row, read_metadata
+from etaflow.separation.tables import mixture_columns, read_mixtures, speakers_of_mixtures
 from tests.workflow_tools import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -48,8 +49,9 @@ def folder(tmp_path: Path) -> Path:
             samples = generator.normal(0, 0.1, 4_000)
             soundfile.write(tmp_path / f"{name}{index}.wav", samples, 16_000)
         row = [f"a{index}_b{index}", f"a{index}.wav", 0.5, f"b{index}.wav", 0.7]
-        rows.append([*row, f"pink:{index}", 1.1])
-    table = pd.DataFrame(rows, columns=metadata_columns(2))
+        rows.append([*row, f"pink:{index}", 1.1, f"speaker-a{index}", f"00{index}"])
+    columns = [*metadata_columns(2), "speaker_1_ID", "speaker_2_ID"]
+    table = pd.DataFrame(rows, columns=columns)
     table.to_csv(tmp_path / "m.csv", index=False)
     return tmp_path
 
@@ -107,7 +109,7 @@ def test_a_mixture_is_that_of_its_row(folder: Path) -> None:
     row = pd.read_csv(folder / "m.csv", float_precision="round_trip").to_dict("records")[3]
     expected = mix_row(row, Roots(folder), 8_000, "max", "single")
     written = table(folder).iloc[3]
-    assert "source_2_path" not in written
+    assert list(table(folder)) == mixture_columns(1, True)
     np.testing.assert_array_equal(read_audio(written["mixture_path"], None), expected.mixture)
     np.testing.assert_array_equal(read_audio(written["source_1_path"], None), expected.sources[0])
 
@@ -148,7 +150,7 @@ def test_only_what_was_removed_damaged_or_changed_is_made_again(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     journal = next((folder / "out/journal").iterdir())
     with journal.open("a") as stream:
-        stream.write('{"mixture_ID": "a0_b0", "made_')
+        stream.write('{"name": "a0_b0", "made_')
     run(folder)
     assert made == ["a1_b1", "a3_b3"]
     pd.testing.assert_frame_equal(table(folder), first)
@@ -170,6 +172,21 @@ def test_kinds_share_their_parts(folder: Path, made: list[str]) -> None:
             run(folder, kind=kind, suffix=suffix)
         assert len(made) == 2 * COUNT
         made.clear()
+
+
+def test_speakers_come_from_the_metadata(folder: Path) -> None:
+    assert run(folder, kind="clean").exit_code == 0
+    written = read_mixtures([folder / "out.tsv"])
+    assert list(written) == mixture_columns(2)
+    # Ids of digits alone are numbers to `read_metadata`.
+    rows = read_metadata(folder / "m.csv")[["speaker_1_ID", "speaker_2_ID"]]
+    assert speakers_of_mixtures(written).tolist() == rows.to_numpy(str).tolist()
+    published = pd.read_csv(folder / "m.csv").drop(columns=["speaker_2_ID"])
+    published.to_csv(folder / "m.csv", index=False)
+    (folder / "out.tsv").unlink()
+    result = run(folder)
+    assert "no column speaker_2_ID: published tables name utterances" in str(result.exception)
+    assert not (folder / "out.tsv").exists()
 
 
 def test_a_missing_recording_is_named_and_no_table_is_written(folder: Path) -> None:

@@ -5,9 +5,15 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import lstsq
+from torchmetrics.functional.audio import (
+    permutation_invariant_training,
+    scale_invariant_signal_noise_ratio,
+    signal_distortion_ratio,
+)
 
 from etaflow.metrics import (
     mixture_sdr,
@@ -99,6 +105,46 @@ def test_the_order_of_estimates_changes_no_value(order, seed):
     again, other = pit_si_snr(estimates[order], references)
     assert again == pytest.approx(values, abs=1e-9)
     assert np.array(order)[other].tolist() == permutation.tolist()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 3), st.integers(0, 1000), st.sampled_from([1, 1e-6, 1e6]))
+def test_values_are_those_of_fast_bss_eval(sources, seed, scale):
+    """Scheibler's own program. Its SI-SDR is ours with `zero_mean`, and another without."""
+    fast = pytest.importorskip("fast_bss_eval")
+    estimates, references, mixture = separated(sources, 1500, seed)
+    estimates = estimates + np.abs(estimates).max(axis=1, keepdims=True)
+    values, permutation = pit_si_snr(scale * estimates, references)
+    expected, order = fast.si_sdr(references, estimates, zero_mean=True, return_perm=True)
+    assert values == pytest.approx(expected, abs=1e-3)
+    assert permutation.tolist() == order.tolist()
+    assert values.min() > fast.si_sdr(references, estimates).max() + 1
+    values, permutation = sdr(scale * estimates, references)
+    expected, order = fast.sdr(references, estimates, return_perm=True)
+    assert values == pytest.approx(expected, abs=1e-3)
+    assert permutation.tolist() == order.tolist()
+    base = fast.sdr(references, np.stack([mixture] * sources))
+    assert mixture_sdr(mixture, references) == pytest.approx(base, abs=1e-3)
+    # SIR and SAR there are of the permutation with the best SIR.
+    if order.tolist() == fast.bss_eval_sources(references, estimates)[3].tolist():
+        assert values == pytest.approx(fast.bss_eval_sources(references, estimates)[0], abs=1e-3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_values_are_those_of_torchmetrics_permuted(sources, seed):
+    estimates, references, _ = separated(sources, 1500, seed)
+    for metric, theirs in (
+        (pit_si_snr, scale_invariant_signal_noise_ratio),
+        (sdr, signal_distortion_ratio),
+    ):
+        values, permutation = metric(estimates, references)
+        pair = torch.from_numpy(estimates)[None], torch.from_numpy(references)[None]
+        mean, best = permutation_invariant_training(*pair, theirs)
+        assert permutation.tolist() == best[0].tolist()
+        assert values.mean() == pytest.approx(mean.item(), abs=1e-3)
+        each = theirs(pair[0][0, best[0]], pair[1][0])
+        assert values == pytest.approx(each.numpy(), abs=1e-3)
 
 
 def test_the_permutation_is_that_of_the_best_mean_not_of_the_best_single_value():
