@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import labelled, plot_training, save_figure
+from etaflow.figures.base import labelled, save_figure
+from etaflow.figures.training import plot_training
 from etaflow.manifest import read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
