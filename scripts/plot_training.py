@@ -25,7 +25,7 @@ def weights_of(folder: Path) -> str:
 def main(
     metrics: Annotated[
         list[Path],
-        typer.Argument(help="metrics.tsv, each in the folder of its vocoder or speaker encoder"),
+        typer.Argument(help="metrics.tsv, each in the folder of the model that was trained"),
     ],
     output: Annotated[Path, typer.Option(help="SVG to write")],
 ) -> None:

@@ -75,7 +75,7 @@ def excluded_words(table: pd.DataFrame) -> str:
         f"{first_names(sorted(rows['mixture_ID']))} ({reason})"
         for reason, rows in table.groupby("reason")
     ]
-    return f"{len(table)} mixtures left out: {'; '.join(reasons)}" if reasons else ""
+    return f"{len(table)} left out: {'; '.join(reasons)}" if reasons else ""
 
 
 def system_words(name: str, entry: Mapping[str, Any]) -> str:

@@ -46,7 +46,8 @@ def plot_separation(
     most = max(map(len, scores.values()))
     notes = [
         "above: mean and 95 % interval on each histogram; "
-        f"below: a point a source, {min(POINTS, most)} of {most}; dashed: as far off as the mixture",
+        f"below: a point a source, {min(POINTS, most)} of {most}",
+        "dashed below: the estimate is as far off as the mixture; "
         f"the {100 * BEYOND:g} % beyond the axes at each end are drawn on their edge",
     ]
     notes += [UNTRAINED] if untrained else []

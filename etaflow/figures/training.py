@@ -8,9 +8,13 @@ from matplotlib.figure import Figure
 
 from etaflow.figures.base import COLOURS
 
+DECIBELS = ("valid/si_snr", "valid/si_snri")
+
 
 def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Training and validation curves, a panel a metric, a colour a training.
+
+    Where the improvement over a mixture is drawn, a line at 0 is that of separating nothing.
 
     Args:
         histories: of each training, by its label, a table with columns `step`, `metric`, `value`.
@@ -38,7 +42,10 @@ def plot_training(histories: Mapping[str, pd.DataFrame]) -> Figure:
                 marker="o" if len(curve) < 30 else None,
                 ms=3,
             )
-        axes.set(title=metric, xlabel="step")
+        if metric == "valid/si_snri":
+            axes.axhline(0, color="0.7", lw=0.8, ls="--", zorder=0)
+        unit = " (dB)" if metric in DECIBELS else ""
+        axes.set(title=metric + unit, xlabel="step")
     for place, axes in enumerate(grid.flat):
         axes.set_visible(place < len(metrics))
         # Where there is no panel below, that has them.
