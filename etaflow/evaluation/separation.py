@@ -140,13 +140,14 @@ def _card(
 
 
 def _asteroid(model: str, mixtures: str, data: str, si_snri: float, sdri: float) -> PublishedScores:
-    source = f"huggingface.co/JorisCos/ConvTasNet_{model}, model card (si_sdr_imp, sdr_imp)"
+    source = f"huggingface.co/JorisCos/ConvTasNet_{model}, card: si_sdr_imp, sdr_imp, rounded"
     figures = {"si_snri": si_snri, "sdri": sdri}
     return PublishedScores(
         "Conv-TasNet, Asteroid", mixtures, data, figures, "train-360, 3 s segments", source
     )
 
 
+# Of SpeechBrain's, rate and lengths are those of the recipes' prepare_data.py.
 _CLEAN, _CLEAN_16 = "8 kHz, min, clean", "16 kHz, min, clean"
 _NOISY, _NOISY_16 = "8 kHz, min, noise", "16 kHz, min, noise"
 _REVERBERANT = "8 kHz, min, noise and reverberation"

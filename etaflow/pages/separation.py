@@ -15,7 +15,7 @@ def _published_table(published: Sequence[PublishedScores]) -> str:
     rows = []
     for each in published:
         figures = "".join(
-            f"<td>{each.figures[n]:g}</td>" if n in each.figures else "<td></td>" for n in _COLUMNS
+            f"<td>{each.figures[n]}</td>" if n in each.figures else "<td></td>" for n in _COLUMNS
         )
         words = "".join(
             f"<td class=words>{html.escape(text)}</td>"
