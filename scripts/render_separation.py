@@ -40,7 +40,7 @@ def main(
     output: Annotated[Path, typer.Option(help="HTML to write")],
     excluded: Annotated[
         list[str] | None,
-        typer.Option(help="SET=TSV of the mixtures left out of a set, and reasons; repeat"),
+        typer.Option(help="SET=TSV of the mixtures left out of a set, and reasons; one a set"),
     ] = None,
 ) -> None:
     """Write a table of systems for each set of mixtures; below them, apart, published scores."""
