@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from etaflow.atomic import atomic_directory, write_json
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.converter import VoiceConverter
-from etaflow.figures import COLOURS, labelled, save_figure
+from etaflow.figures.base import COLOURS, labelled, save_figure
 from etaflow.store import Floats
 
 MAX_POINTS = 1500  # of a curve; of a longer recording, means of stretches are drawn

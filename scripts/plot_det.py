@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import labelled, plot_det, save_figure
+from etaflow.figures.base import labelled, save_figure
+from etaflow.figures.det import plot_det
 from etaflow.manifest import read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

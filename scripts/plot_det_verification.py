@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import labelled, plot_verification_det, save_figure
+from etaflow.figures.base import labelled, save_figure
+from etaflow.figures.det import plot_verification_det
 from etaflow.manifest import read_table
 from etaflow.trials import read_trials_table
 

@@ -7,7 +7,8 @@ import numpy as np
 import typer
 
 from etaflow.eta import EtaModel
-from etaflow.figures import plot_norms, save_figure
+from etaflow.figures.base import save_figure
+from etaflow.figures.eta import plot_norms
 from etaflow.store import Embeddings, FeatureStore
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from etaflow.evaluation.references import reference_table
-from etaflow.figures import plot_references, save_figure
+from etaflow.figures.base import save_figure
+from etaflow.figures.conversion import plot_references
 from etaflow.manifest import read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

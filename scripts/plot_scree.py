@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from etaflow.eta import Pca
-from etaflow.figures import plot_scree, save_figure
+from etaflow.figures.base import save_figure
+from etaflow.figures.eta import plot_scree
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import labelled, plot_umap, save_figure, spread, utterance_umap
+from etaflow.figures.base import labelled, save_figure, spread
+from etaflow.figures.umap import plot_umap, utterance_umap
 from etaflow.store import Embeddings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

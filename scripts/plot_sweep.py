@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import plot_sweep, save_figure
+from etaflow.figures.base import save_figure
+from etaflow.figures.sweep import plot_sweep
 from etaflow.manifest import read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from etaflow.figures import labelled, plot_training, save_figure
+from etaflow.figures.base import labelled, save_figure
+from etaflow.figures.training import plot_training
 from etaflow.manifest import read_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -24,7 +25,7 @@ def weights_of(folder: Path) -> str:
 def main(
     metrics: Annotated[
         list[Path],
-        typer.Argument(help="metrics.tsv, each in the folder of its vocoder or speaker encoder"),
+        typer.Argument(help="metrics.tsv, each in the folder of the model that was trained"),
     ],
     output: Annotated[Path, typer.Option(help="SVG to write")],
 ) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import typer
 
 from etaflow.eta import EtaModel
-from etaflow.figures import plot_umap, save_figure, spread, utterance_umap
+from etaflow.figures.base import save_figure, spread
+from etaflow.figures.umap import plot_umap, utterance_umap
 from etaflow.manifest import read_manifest
 from etaflow.store import Embeddings, FeatureStore, unit_rows
 

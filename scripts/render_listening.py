@@ -7,9 +7,9 @@ import typer
 
 from etaflow.atomic import write_text
 from etaflow.audio import read_audio
-from etaflow.figures import labelled, spread
+from etaflow.figures.base import labelled, spread
 from etaflow.manifest import read_manifest, read_table
-from etaflow.pages import listening_page
+from etaflow.pages.listening import Cell, listening_page
 from etaflow.pairs import recordings_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,16 +42,18 @@ def main(
     rows = []
     for source_id, target in chosen:
         source = corpus.loc[source_id]
-        waveforms = {
-            "source": read_audio(source["path"]),
-            "reference": read_audio(corpus.loc[recordings_of(target, corpus)[0], "path"]),
+        cells = {
+            "source": Cell([("", read_audio(source["path"]))]),
+            "reference": Cell(
+                [("", read_audio(corpus.loc[recordings_of(target, corpus)[0], "path"]))]
+            ),
         }
         for name, files in by_pair.items():
             # Systems without a target are listed under the source's own speaker.
             path = files.get((source_id, target)) or files.get((source_id, source["speaker_id"]))
             if path:
-                waveforms[name] = read_audio(path)
-        rows.append((f"{source['speaker_id']} to {target}", source["text"], waveforms))
+                cells[name] = Cell([("", read_audio(path))])
+        rows.append((f"{source['speaker_id']} to {target}", source["text"], cells))
     note = (
         "Source and one of the target's recordings, resampled to 16 kHz, then each system. "
         f"{len(rows)} of {len(conversions)} pairs."

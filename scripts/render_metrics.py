@@ -9,7 +9,7 @@ import typer
 from etaflow.atomic import write_text
 from etaflow.evaluation.protocol import PUBLISHED, run_protocol
 from etaflow.manifest import read_table
-from etaflow.pages import metrics_page
+from etaflow.pages.conversion import metrics_page
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

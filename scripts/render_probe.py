@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from etaflow.atomic import write_text
-from etaflow.pages import probe_page
+from etaflow.pages.probe import probe_page
 from etaflow.probe import read_probes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

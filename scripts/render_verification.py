@@ -9,7 +9,7 @@ import typer
 from etaflow.atomic import write_text
 from etaflow.evaluation.verification import PUBLISHED, calibration_words, system_words, trials_words
 from etaflow.manifest import read_table
-from etaflow.pages import verification_page
+from etaflow.pages.verification import verification_page
 from etaflow.verification import Calibration
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -49,24 +49,31 @@ def legend(names: Sequence[str], notes: Mapping[str, str]) -> str:
 
 
 def figures_table(
-    metrics: pd.DataFrame, names: Sequence[str], notes: Mapping[str, str], digits: int = 2
+    metrics: pd.DataFrame,
+    names: Sequence[str],
+    notes: Mapping[str, str],
+    digits: int = 2,
+    heads: Mapping[str, str] | None = None,
 ) -> str:
     """A row a system, a column a metric, in each cell value, interval and number of items.
 
     Args:
-        metrics: columns `system metric value low high n weights`.
+        metrics: columns `system metric value low high n weights`; weights are empty where no
+            model had a part.
         names: of the metrics, in order.
         notes: what each metric says.
         digits: behind the decimal point.
+        heads: what stands above the column of a metric, where it is not its name.
     """
     head = "".join(
-        f'<th title="{html.escape(notes.get(n, ""))}">{html.escape(n)}</th>' for n in names
+        f'<th title="{html.escape(notes.get(n, ""))}">{html.escape((heads or {}).get(n, n))}</th>'
+        for n in names
     )
     rows = []
     for system, table in metrics.groupby("system", sort=False):
         by_name = table.set_index("metric")
         label = html.escape(str(system))
-        for weight in sorted(set(table["weights"])):
+        for weight in sorted(set(table["weights"]) - {""}):
             kind = ' class="untrained"' if weight == "untrained" else ""
             label += f"<small{kind}>{weight} weights</small>"
         cells = []

@@ -1,14 +1,10 @@
-"""Pages of the conversions: their figures, and players."""
+"""The page of the conversions' figures."""
 
-import base64
 import html
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
-import soundfile
 
-from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.evaluation.protocol import Protocol, Published
 from etaflow.evaluation.tables import METRIC_NOTES, in_order
 from etaflow.pages.base import figures_table, legend, page, warning
@@ -59,42 +55,4 @@ def metrics_page(
         "<h2>Published elsewhere, not measured here</h2>"
         "<p class=note>By other protocols: the differences between rows may be theirs, and not "
         f"the systems'.</p>{_published_table(published, protocol)}",
-    )
-
-
-def _player(waveform: Waveform) -> str:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/flac;base64,{data}"></audio>'
-
-
-def listening_page(
-    title: str,
-    rows: Sequence[tuple[str, str, Mapping[str, Waveform]]],
-    columns: Sequence[str],
-    note: str,
-) -> str:
-    """A page with audio players that needs no other file.
-
-    Args:
-        title: of the page.
-        rows: one a pair: its title, what is said, and the 16 kHz waveform of each column.
-        columns: names of the columns, in order.
-        note: stands above the table.
-    """
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    lines = []
-    for heading, text, waveforms in rows:
-        cells = "".join(
-            f"<td>{_player(waveforms[column]) if column in waveforms else ''}</td>"
-            for column in columns
-        )
-        lines.append(
-            f"<tr><th>{html.escape(heading)}<small>{html.escape(text)}</small></th>{cells}</tr>"
-        )
-    return page(
-        title,
-        f"<p class=note>{html.escape(note)}</p><div class=scroll><table><tr><th>pair</th>{head}"
-        f"</tr>{''.join(lines)}</table></div>",
     )

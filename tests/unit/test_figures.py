@@ -7,8 +7,17 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from etaflow import figures, pages
 from etaflow.evaluation.protocol import Protocol, Published
+from etaflow.figures.base import save_figure, spread
+from etaflow.figures.conversion import plot_references
+from etaflow.figures.det import plot_det
+from etaflow.figures.eta import plot_scree
+from etaflow.figures.sweep import plot_sweep
+from etaflow.figures.umap import plot_umap, utterance_umap
+from etaflow.pages.conversion import metrics_page as conversion_page
+from etaflow.pages.listening import Cell, listening_page
+from etaflow.pages.probe import probe_page
+from etaflow.provenance import source_files
 
 
 def metrics() -> pd.DataFrame:
@@ -25,7 +34,7 @@ OURS = Protocol("LibriSpeech dev-clean", "Resemblyzer (GE2E)", "Whisper base", t
 
 
 def metrics_page(title: str, table: pd.DataFrame, *published: Published) -> str:
-    return pages.metrics_page(title, table, OURS, published)
+    return conversion_page(title, table, OURS, published)
 
 
 def test_the_metrics_page_marks_untrained_weights_beside_the_number() -> None:
@@ -56,8 +65,8 @@ def test_published_figures_stand_apart_with_what_differs() -> None:
 
 def test_the_listening_page_plays_what_it_was_given() -> None:
     waveform = (np.sin(np.arange(1_600) / 5) * 0.5).astype(np.float32)
-    page = pages.listening_page(
-        "t", [("a to b", "hi & ho", {"knnvc": waveform})], ["source", "knnvc"], "n"
+    page = listening_page(
+        "t", [("a to b", "hi & ho", {"knnvc": Cell([("", waveform)])})], ["source", "knnvc"], "n"
     )
     assert "hi &amp; ho" in page
     (data,) = re.findall(r"base64,([^\"]+)", page)
@@ -66,11 +75,37 @@ def test_the_listening_page_plays_what_it_was_given() -> None:
     np.testing.assert_allclose(played, waveform, atol=1e-4)
 
 
+def test_the_listening_page_takes_any_rate_and_does_not_clip() -> None:
+    loud = (np.sin(np.arange(800) / 5) * 1.6).astype(np.float32)
+    cell = Cell([("one & two", loud), ("", loud / 4)], "both <of> it")
+    page = listening_page("t", [("a", "b", {"x": cell})], ["x"], "n", 8_000, "mixture")
+    first, second = re.findall(r"base64,([^\"]+)", page)
+    played, rate = soundfile.read(io.BytesIO(base64.b64decode(first)))
+    assert rate == 8_000
+    np.testing.assert_allclose(played, loud / np.abs(loud).max(), atol=1e-4)
+    quiet, _ = soundfile.read(io.BytesIO(base64.b64decode(second)))
+    np.testing.assert_allclose(quiet, loud / 4, atol=1e-4)
+    assert "<tr><th>mixture</th><th>x</th>" in page
+    assert "<td><small>both &lt;of&gt; it</small><small>one &amp; two</small><audio" in page
+    assert page.count("<small>") == 3
+
+
+def test_a_program_depends_on_the_figure_and_the_page_that_it_makes() -> None:
+    root = Path(__file__).parents[2]
+
+    def modules(script: str, part: str) -> list[str]:
+        files = source_files(root / "scripts" / f"{script}.py", root / "etaflow")
+        return [file.stem for file in files if file.parent.name == part]
+
+    assert modules("plot_scree", "figures") == ["__init__", "base", "eta"]
+    assert modules("plot_det", "figures") == ["__init__", "base", "det"]
+    assert modules("render_probe", "pages") == ["__init__", "base", "probe"]
+    assert modules("render_listening", "pages") == ["__init__", "base", "listening"]
+
+
 def test_figures_are_written_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        figures.save_figure(
-            figures.plot_scree({"eta": np.array([0.5, 0.3, 0.1])}), tmp_path / f"{name}.svg"
-        )
+        save_figure(plot_scree({"eta": np.array([0.5, 0.3, 0.1])}), tmp_path / f"{name}.svg")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
@@ -81,37 +116,37 @@ def test_the_det_plot_names_the_error_rate(tmp_path: Path) -> None:
             "score": [0.9, 0.8, 0.7, 0.3, 0.6, 0.4, 0.2, 0.1],
         }
     )
-    figure = figures.plot_det({"knnvc": table})
+    figure = plot_det({"knnvc": table})
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
         "knnvc, EER 25.0 %"
     ]
-    figures.save_figure(figure, tmp_path / "det.svg")
+    save_figure(figure, tmp_path / "det.svg")
 
 
 def test_speakers_may_be_named_anything(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(6, 2))
-    figure = figures.plot_umap({"raw": points}, ["a$^$b", "_x", "c"] * 2, "n")
+    figure = plot_umap({"raw": points}, ["a$^$b", "_x", "c"] * 2, "n")
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["_x", r"a\$^\$b", "c"]
-    figures.save_figure(figure, tmp_path / "umap.svg")
+    save_figure(figure, tmp_path / "umap.svg")
 
 
 def test_what_is_drawn_from_many_is_spread_over_all() -> None:
-    assert figures.spread(11, 6).tolist() == [0, 2, 4, 6, 8, 10]
-    assert figures.spread(3, 6).tolist() == [0, 1, 2]
-    drawn = figures.spread(3_999, 2_000)
+    assert spread(11, 6).tolist() == [0, 2, 4, 6, 8, 10]
+    assert spread(3, 6).tolist() == [0, 1, 2]
+    drawn = spread(3_999, 2_000)
     assert (drawn[0], drawn[-1], len(drawn)) == (0, 3_998, 2_000)
 
 
 def test_umap_keeps_utterances_of_a_cluster_together() -> None:
     generator = np.random.default_rng(0)
     centres = np.repeat(np.eye(3) * 5, 15, axis=0)
-    points = figures.utterance_umap(centres + generator.normal(0, 0.1, centres.shape), seed=0)
+    points = utterance_umap(centres + generator.normal(0, 0.1, centres.shape), seed=0)
     assert points.shape == (45, 2)
     means = points.reshape(3, 15, 2).mean(axis=1)
-    spread = points.reshape(3, 15, 2).std(axis=1).max()
-    assert min(np.linalg.norm(means[i] - means[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > spread
+    width = points.reshape(3, 15, 2).std(axis=1).max()
+    assert min(np.linalg.norm(means[i] - means[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > width
 
 
 def test_the_probe_page_shows_both_features_and_warns_of_speakers_in_the_fit() -> None:
@@ -122,13 +157,13 @@ def test_the_probe_page_shows_both_features_and_warns_of_speakers_in_the_fit() -
         ["speaker", "eta", "utterance", 79.2, 70.0, 88.0, 50, 50, 48, 48, 2, 2, "published"],
         ["content", "raw", "phone", 9.9, 8.0, 12.0, 2.6, 8.9, 400, 40, 39, 0, "published"],
     ]
-    page = pages.probe_page("Probes", {"a<b": pd.DataFrame(rows, columns=columns)})
+    page = probe_page("Probes", {"a<b": pd.DataFrame(rows, columns=columns)})
     assert "a&lt;b" in page
     assert "<td>95.8<small>90.0 to 100.0</small></td><td>79.2<small>70.0 to 88.0" in page
     assert page.count("2 of the speakers in the fit") == 1
     assert "<td>9.9<small>8.0 to 12.0</small></td><td></td>" in page
     assert "Untrained" not in page
-    assert "phone, from segment means" in pages.probe_page(
+    assert "phone, from segment means" in probe_page(
         "t", {"x": pd.DataFrame(rows[2:], columns=columns).assign(weights="untrained")}
     )
 
@@ -145,14 +180,14 @@ def test_the_sweep_figure_has_a_panel_an_axis_and_a_measure(tmp_path: Path) -> N
         ["pca", "none", "speaker", "raw", "utterance", 80.0, 70.0, 90.0, 25.0],
     ]
     table = pd.DataFrame(rows, columns=columns).assign(weights="untrained", speakers_in_fit=1)
-    figure = figures.plot_sweep(table)
+    figure = plot_sweep(table)
     assert "some of the probed speakers were in the fit" in figure.get_supxlabel()
     assert sorted(panel.get_xlabel() for panel in figure.axes) == ["layer", "layer", "pca", "pca"]
     by_label = {panel.get_ylabel(): panel for panel in figure.axes if panel.get_ylabel()}
     assert sorted(by_label) == ["R², frame (%)", "speaker, utterance (%)"]
     (raw, *_) = by_label["speaker, utterance (%)"].get_lines()
     assert list(raw.get_ydata()) == [80.0, 70.0]
-    figures.save_figure(figure, tmp_path / "sweep.svg")
+    save_figure(figure, tmp_path / "sweep.svg")
 
 
 def test_references_are_drawn_at_the_seconds_used_with_intervals(tmp_path: Path) -> None:
@@ -164,7 +199,7 @@ def test_references_are_drawn_at_the_seconds_used_with_intervals(tmp_path: Path)
         ["knnvc", "5", 5.0, 4, 0, "dnsmos", 2.0, 1.5, 2.5],
     ]
     table = pd.DataFrame(rows, columns=columns).assign(weights="untrained")
-    figure = figures.plot_references(table)
+    figure = plot_references(table)
     wer, dnsmos = figure.axes
     assert (wer.get_ylabel(), dnsmos.get_ylabel()) == ("word error rate (%)", "DNSMOS")
     assert wer.get_xscale() == "log"
@@ -178,4 +213,4 @@ def test_references_are_drawn_at_the_seconds_used_with_intervals(tmp_path: Path)
     legend = wer.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["knnvc (untrained)"]
-    figures.save_figure(figure, tmp_path / "references.svg")
+    save_figure(figure, tmp_path / "references.svg")

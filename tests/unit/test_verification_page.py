@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from etaflow.evaluation.verification import PUBLISHED, calibration_words, system_words, trials_words
-from etaflow.pages import verification_page
+from etaflow.pages.verification import verification_page
 from etaflow.verification import COLUMNS
 
 DRAWN = {
