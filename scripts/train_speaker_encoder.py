@@ -3,8 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +14,10 @@ import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.audio import SAMPLE_RATE
 from etaflow.manifest import hold_out, read_manifest
-from etaflow.models import read_model_info, worst_weights
+from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
-from etaflow.schedule import rate
 from etaflow.speaker.augment import Augmentation
 from etaflow.speaker.losses import make_criterion
-from etaflow.speaker.network import SpeakerNetwork
 from etaflow.speaker.networks import create_network, load_network, save_network
 from etaflow.speaker.task import SpeakerTask, Validation
 from etaflow.speaker.utterances import SpeakerUtterances
@@ -35,8 +31,10 @@ from etaflow.training.command import (
     TrackerDir,
     TrackerName,
     WorkingDir,
+    label_of,
     resources_of,
     say,
+    schedule_of,
     settings_of,
 )
 from etaflow.trials import generate_trials
@@ -71,22 +69,6 @@ def steps_of(settings: dict[str, Any], num_utterances: int) -> int:
     if epochs is None:
         return int(steps)
     return math.ceil(epochs * num_utterances / (settings["speakers"] * settings["utterances"]))
-
-
-def schedule_of(settings: dict[str, Any], steps: int) -> Callable[[int], float]:
-    """The factor on the learning rates in each step."""
-    options = {"decay": settings["decay"]} if "decay" in settings else {}
-    warmup, kind = settings["warmup_steps"], settings["kind"]
-    return partial(rate, steps=steps, warmup=warmup, kind=kind, **options)
-
-
-def label_of(network: SpeakerNetwork, given: str | None, kept: int) -> str:
-    """How far to trust weights that were kept after so many steps; `given` is their model's."""
-    pretrained = network.layers[: network.pretrained]
-    if kept == 0:
-        return given if given and len(pretrained) == len(network.layers) else "untrained"
-    frozen = any(not p.requires_grad for layer in pretrained for p in layer.parameters())
-    return worst_weights(["trained", given]) if given and frozen else "trained"
 
 
 @app.command()

@@ -15,6 +15,8 @@ class Separator(LayeredNetwork):
         longest: samples that a mixture may have; None for any number.
         step: samples; a mixture cut at a multiple of it goes through the same frames and chunks of
             frames as one that is not cut.
+
+    `layers` are: encoder, bottleneck, one for each block, what follows the blocks, decoder.
     """
 
     sample_rate: int
@@ -22,6 +24,12 @@ class Separator(LayeredNetwork):
     shortest: int
     longest: int | None = None
     step: int
+    layers_above_blocks = 2
+
+    @property
+    def num_blocks(self) -> int:
+        """Of the network between its encoder and its decoder."""
+        return len(self.layers) - 2 - self.layers_above_blocks
 
     def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
         """The speakers (B, S, T) of mixtures (B, T) of one length, at no particular level.
