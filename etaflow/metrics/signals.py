@@ -23,7 +23,8 @@ DIAGONAL = 1e-12  # of the autocorrelation, where it is singular, or an estimate
 def si_snr(estimate: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Scale-invariant signal-to-noise ratio in dB of (T,) waveforms, both made zero-mean.
 
-    Luo and Mesgarani, "TasNet", ICASSP 2018.
+    Luo and Mesgarani, "TasNet", ICASSP 2018. What others call SI-SDR is the same, but of signals
+    as they are: torchmetrics and fast_bss_eval make them zero-mean when told to.
 
     Raises:
         ValueError: shapes differ or are not (T,), a value is NaN or infinite, or a waveform is

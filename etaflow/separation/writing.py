@@ -60,11 +60,15 @@ def write_mixtures(
     folder = Path(folder)
     sources = 1 if kind == "single" else speakers_per_mixture(list(table.columns))
     numbers = range(1, sources + 1)
-    if missing := [f"speaker_{n}_ID" for n in numbers if f"speaker_{n}_ID" not in table]:
+    columns = [f"speaker_{n}_ID" for n in numbers]
+    if missing := [column for column in columns if column not in table]:
         raise MetadataError(
             f"the mixtures' metadata have no column {', '.join(missing)}: published tables name "
             "utterances only; add the speakers of these"
         )
+    nameless = table.loc[(table[columns].astype(str) == "").any(axis=1), "mixture_ID"]
+    if len(nameless):
+        raise MetadataError(f"mixture {nameless.iloc[0]!r} has a source without a speaker")
     places = {"mixture": f"mix_{kind}"} | {f"source_{n}": f"s{n}" for n in numbers}
     if kind != "clean":
         places["noise"] = "noise"

@@ -181,9 +181,12 @@ def test_speakers_come_from_the_metadata(folder: Path) -> None:
     # Ids of digits alone are numbers to `read_metadata`.
     rows = read_metadata(folder / "m.csv")[["speaker_1_ID", "speaker_2_ID"]]
     assert speakers_of_mixtures(written).tolist() == rows.to_numpy(str).tolist()
-    published = pd.read_csv(folder / "m.csv").drop(columns=["speaker_2_ID"])
-    published.to_csv(folder / "m.csv", index=False)
     (folder / "out.tsv").unlink()
+    rows = pd.read_csv(folder / "m.csv", dtype=str)
+    rows.loc[3, "speaker_2_ID"] = ""
+    rows.to_csv(folder / "m.csv", index=False)
+    assert "'a3_b3' has a source without a speaker" in str(run(folder).exception)
+    rows.drop(columns=["speaker_2_ID"]).to_csv(folder / "m.csv", index=False)
     result = run(folder)
     assert "no column speaker_2_ID: published tables name utterances" in str(result.exception)
     assert not (folder / "out.tsv").exists()
