@@ -112,7 +112,7 @@ if VERIFICATION:
     rule collect_verification:
         """One table of all systems and trials."""
         input:
-            code=source("collect_verification"),
+            code=source("collect_metrics"),
             metrics=expand(
                 f"{SCORED}.metrics.tsv",
                 trials=VERIFICATION["evaluate"],
@@ -121,9 +121,9 @@ if VERIFICATION:
         output:
             f"{RESULTS}/verification/metrics.tsv",
         log:
-            f"{LOGS}/collect_verification.log",
+            f"{LOGS}/collect_metrics/verification.log",
         benchmark:
-            f"{BENCHMARKS}/collect_verification.tsv"
+            f"{BENCHMARKS}/collect_metrics/verification.tsv"
         conda:
             "../envs/etaflow.yaml"
         threads: 1

@@ -13,7 +13,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    metrics: Annotated[list[Path], typer.Option(help="TSV of a system; repeat, in order")],
+    metrics: Annotated[
+        list[Path],
+        typer.Option(
+            help="TSV of a system, on a list or a set if there are several; repeat, in order"
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="TSV to write")],
 ) -> None:
     """Put the metrics of several systems into one table."""

@@ -16,9 +16,9 @@ from etaflow.separation.mixing import (
     metadata_columns,
     read_metadata,
     speakers_per_mixture,
+    with_manifest,
 )
 from etaflow.separation.noise import list_noises
-from etaflow.separation.published import with_manifest
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

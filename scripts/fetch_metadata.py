@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from etaflow.separation.published import METADATA, fetch_metadata
+from etaflow.corpora.librimix import METADATA, fetch_metadata
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from etaflow.atomic import write_json
+from etaflow.corpora.librimix import fetch_noise
 from etaflow.separation.noise import list_noises
-from etaflow.separation.published import fetch_noise
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

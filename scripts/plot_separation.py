@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from etaflow.evaluation.separation_scores import read_scores
 from etaflow.figures.base import labelled, save_figure
 from etaflow.figures.separation import plot_separation
 from etaflow.manifest import read_table
+from etaflow.separation.score_table import read_scores
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

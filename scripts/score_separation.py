@@ -12,8 +12,8 @@ from etaflow.models import worst_weights
 from etaflow.separation.figures import separation_metrics
 from etaflow.separation.scores import (
     check_unseen,
-    read_scores,
     score_mixtures,
+    scores_before,
     training_speakers,
 )
 from etaflow.separation.tables import read_mixtures, read_separated, speakers_of_mixtures
@@ -55,7 +55,7 @@ def main(
         (system, mixtures_name),
         scores,
         "trained" if estimates is None else worst_weights(list(estimates["weights"])),
-        read_scores(before, scores) if before else None,
+        scores_before(before, scores) if before else None,
         settings["bootstrap_rounds"],
         settings["seed"],
     )

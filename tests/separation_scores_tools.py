@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from etaflow.evaluation.separation_scores import SCORES
+from etaflow.separation.score_table import RATIOS
 
 
 def scores_table(improvements: np.ndarray, before: np.ndarray, swapped: bool = False):
@@ -23,4 +23,4 @@ def scores_table(improvements: np.ndarray, before: np.ndarray, swapped: bool = F
     )
     for name in ("sdr", "mixture_sdr", "sdri"):
         table[name] = table[name.replace("sdr", "si_snr")] + 0.5
-    return table[["mixture_ID", "source", "speaker", "estimate", *SCORES]]
+    return table[["mixture_ID", "source", "speaker", "estimate", *RATIOS]]

@@ -45,26 +45,27 @@ def read_converted(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def concatenate_metrics(
-    paths: Sequence[str | Path], columns: Sequence[str] = COLUMNS
-) -> pd.DataFrame:
+def concatenate_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
     """One table of several systems', in the order given.
 
-    Args:
-        paths: of the tables.
-        columns: of each; those before `value` name a figure.
+    The columns are those of the first; the ones before `value` name a figure.
 
     Raises:
-        ValueError: other columns, or a figure stands twice.
+        ValueError: columns that are not of metrics, or not those of the first, or a figure stands
+            twice.
     """
-    keys = list(columns[: list(columns).index("value")])
-    tables = []
+    tables: list[pd.DataFrame] = []
     for path in paths:
         table = read_table(path)
-        if list(table) != list(columns):
-            raise ValueError(f"{path}: columns {list(table)}, not {list(columns)}")
+        expected = list(tables[0] if tables else table)
+        if list(table) != expected or not set(COLUMNS) <= set(table):
+            raise ValueError(
+                f"{path}: columns {list(table)}, not {expected if tables else COLUMNS}"
+            )
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
+    names = [str(name) for name in table]
+    keys = names[: names.index("value")]
     twice = table[table.duplicated(keys)]
     if len(twice):
         figure = " of ".join(reversed(list(twice.iloc[0][keys])))

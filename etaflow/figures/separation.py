@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from etaflow.evaluation.separation_scores import mixture_means
 from etaflow.evaluation.tables import UNTRAINED
 from etaflow.figures.base import COLOURS, spread
+from etaflow.separation.score_table import mixture_means
 from etaflow.store import Floats
 
 POINTS = 800  # of a panel, at most

@@ -32,7 +32,7 @@ def separation_metrics(
         names: of the system and of the mixtures.
         scores: as `score_mixtures` gives them.
         weights: the worst weights in the path: `trained`, `published` or `untrained`.
-        before: scores of the system before, as `read_scores` reads them.
+        before: scores of the system before, as `scores_before` reads them.
         rounds: bootstrap samples.
         seed: of the bootstrap.
 

@@ -19,12 +19,15 @@ from scipy.signal import resample_poly
 
 from etaflow.audio import BLOCK, Waveform, write_lossless
 from etaflow.decoding import open_audio
+from etaflow.manifest import first_names
 from etaflow.separation.noise import Floats, read_noise
 
 Mode = Literal["min", "max"]
 Kind = Literal["clean", "both", "single"]
 
 RATES = (8_000, 16_000)
+MOST = 9  # speakers in a mixture
+SPEAKERS = [f"speaker_{number}_ID" for number in range(1, MOST + 1)]
 STEP = 2.0**-23  # of 24-bit audio
 
 
@@ -109,7 +112,7 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(
             path,
-            dtype={"mixture_ID": str, "noise_path": str},
+            dtype={"mixture_ID": str, "noise_path": str, **dict.fromkeys(SPEAKERS, str)},
             keep_default_na=False,
             float_precision="round_trip",
         )
@@ -121,6 +124,46 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     twice = table["mixture_ID"][table["mixture_ID"].duplicated()]
     if len(twice):
         raise MetadataError(f"{path}: mixture {twice.iloc[0]!r} stands there twice")
+    return table
+
+
+def with_manifest(metadata: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """A published table of the recordings of a manifest.
+
+    Args:
+        metadata: as `read_metadata` reads it. Its paths of sources are the ends of the manifest's.
+        manifest: of the corpus.
+
+    Returns:
+        The same rows, with the manifest's paths, and its speakers in `speaker_1_ID`, …
+
+    Raises:
+        MetadataError: recordings are not in the manifest, or more than one of it has such a path,
+            or a mixture is of one speaker twice.
+    """
+    table = metadata.copy()
+    numbers = range(1, speakers_per_mixture(list(table.columns)) + 1)
+    depth = len(Path(table["source_1_path"].iloc[0]).parts)
+    ends = manifest["path"].map(lambda path: "/".join(Path(path).parts[-depth:]))
+    known = manifest.assign(end=ends).set_index("end")[["path", "speaker_id"]]
+    wanted = pd.unique(table[[f"source_{number}_path" for number in numbers]].to_numpy().ravel())
+    missing = sorted(set(wanted) - set(known.index))
+    if missing:
+        raise MetadataError(
+            f"{len(missing)} recordings of the metadata are not in the manifest of the corpus: "
+            f"{first_names(missing)}; add their subset to the corpus, or see its rejected files"
+        )
+    known = known.loc[wanted]
+    if known.index.has_duplicates:
+        twice = known.index[known.index.duplicated()][0]
+        raise MetadataError(f"several recordings of the manifest are {twice}")
+    for number in numbers:
+        found = known.loc[table[f"source_{number}_path"]]
+        table[f"source_{number}_path"] = found["path"].to_numpy()
+        table[f"speaker_{number}_ID"] = found["speaker_id"].to_numpy()
+    alone = table[[f"speaker_{n}_ID" for n in numbers]].nunique(axis=1) < len(numbers)
+    if alone.any():
+        raise MetadataError(f"{table['mixture_ID'][alone].iloc[0]}: a speaker is in it twice")
     return table
 
 

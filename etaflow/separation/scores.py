@@ -13,13 +13,12 @@ import pandas as pd
 
 from etaflow.audio import Waveform
 from etaflow.decoding import AudioError
-from etaflow.manifest import first_names, read_table
+from etaflow.manifest import first_names
 from etaflow.metrics import mixture_sdr, mixture_si_snr, pit_si_snr, sdr
 from etaflow.progress import progress
+from etaflow.separation.score_table import COLUMNS, read_scores
 from etaflow.separation.tables import num_sources, read_listed
 
-RATIOS = ["si_snr", "mixture_si_snr", "si_snri", "sdr", "mixture_sdr", "sdri"]
-COLUMNS = ["mixture_ID", "source", "speaker", "estimate", *RATIOS]
 EXCLUDED_COLUMNS = ["mixture_ID", "reason"]
 TOLERANCE = 1e-3  # dB, between scores of one mixture that were written and computed
 
@@ -122,17 +121,14 @@ def _silent(signals: Waveform) -> int:
     return int(silent[0]) + 1 if len(silent) else 0
 
 
-def read_scores(path: str | Path, scores: pd.DataFrame) -> pd.DataFrame:
+def scores_before(path: str | Path, scores: pd.DataFrame) -> pd.DataFrame:
     """Read the scores of the system before, to be compared with these.
 
     Raises:
         ManifestError: it is no table.
-        ValueError: it has other columns, or scores of other mixtures.
+        ValueError: as `read_scores`, or they are of other mixtures.
     """
-    table = read_table(path)
-    if list(table) != COLUMNS:
-        raise ValueError(f"{path}: columns {', '.join(table.columns)}, not {', '.join(COLUMNS)}")
-    table = table.assign(source=pd.to_numeric(table["source"]), **table[RATIOS].astype(float))
+    table = read_scores(path)
     keys, given = ["mixture_ID", "source", "speaker"], ["mixture_si_snr", "mixture_sdr"]
     same = table[keys].astype(str).equals(scores[keys].astype(str))
     if not same or not np.allclose(table[given], scores[given], rtol=0, atol=TOLERANCE):
@@ -145,7 +141,7 @@ def read_scores(path: str | Path, scores: pd.DataFrame) -> pd.DataFrame:
 def training_speakers(path: str | Path) -> list[str] | None:
     """The speakers that a separator was trained on, of its `config.json`; None if it names none."""
     facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    named = facts.get("training", {}).get("speakers")
+    named = facts.get("speakers")
     return None if named is None else [str(name) for name in named]
 
 

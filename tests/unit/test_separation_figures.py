@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from etaflow.evaluation.separation_scores import mixture_means, read_scores
 from etaflow.figures.base import save_figure
 from etaflow.figures.separation import POINTS, plot_separation
 from etaflow.figures.training import plot_training
 from etaflow.manifest import write_table
+from etaflow.separation.score_table import mixture_means, read_scores
 from scripts import plot_separation as script
 from scripts import plot_training as training_script
 from tests.separation_scores_tools import scores_table

@@ -13,7 +13,7 @@ from etaflow.store import Embeddings, StoreError
 from etaflow.trials import TrialsError, read_trials_table
 from etaflow.verification import Calibration
 from scripts import (
-    collect_verification,
+    collect_metrics,
     make_trials,
     plot_det_verification,
     render_verification,
@@ -139,7 +139,7 @@ def test_from_trials_to_page(corpus):
     )
     collected = corpus / "metrics.tsv"
     files = [corpus / name / "trials-metrics.tsv" for name in tables]
-    run(collect_verification, *(a for f in files for a in ("--metrics", f)), "--output", collected)
+    run(collect_metrics, *(a for f in files for a in ("--metrics", f)), "--output", collected)
     metrics = read_table(collected, ("value",)).set_index(["system", "metric"])["value"]
     for name, table in tables.items():
         rate = 100 * equal_error_rate(table["score"], table["target"])[0]
@@ -260,8 +260,8 @@ def test_a_figure_that_stands_twice_is_refused(corpus):
     run(score_verification, *scoring(corpus), "--embeddings", corpus / "e.h5")
     file = corpus / "plain" / "trials-metrics.tsv"
     twice = ["--metrics", file, "--metrics", file, "--output", corpus / "m.tsv"]
-    error, _ = failure(collect_verification, *twice)
+    error, _ = failure(collect_metrics, *twice)
     assert "eer of trials of plain stands twice" in str(error)
     write_table(read_table(file).drop(columns="trials"), file)
-    error, _ = failure(collect_verification, *twice)
+    error, _ = failure(collect_metrics, *twice)
     assert "columns" in str(error)

@@ -6,26 +6,26 @@ import pandas as pd
 
 from etaflow.manifest import read_table
 
-SCORES = ("si_snr", "mixture_si_snr", "si_snri", "sdr", "mixture_sdr", "sdri")  # dB
+RATIOS = ["si_snr", "mixture_si_snr", "si_snri", "sdr", "mixture_sdr", "sdri"]  # dB
+COLUMNS = ["mixture_ID", "source", "speaker", "estimate", *RATIOS]
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read the scores of a system on a set of mixtures, a row a mixture and source.
 
     Returns:
-        `mixture_ID source speaker estimate` and `SCORES`; sources and estimates from 1.
+        `COLUMNS`; sources and estimates count from 1.
 
     Raises:
         ValueError: a column is missing, there is no row, a score is no finite number, or a
             source of a mixture stands twice.
     """
     table = read_table(path)
-    columns = ["mixture_ID", "source", "speaker", "estimate", *SCORES]
-    if missing := [name for name in columns if name not in table]:
+    if missing := [name for name in COLUMNS if name not in table]:
         raise ValueError(f"{path}: missing column(s) {', '.join(missing)}; score the system anew")
     if table.empty:
         raise ValueError(f"{path}: no scores")
-    for name in ("source", "estimate", *SCORES):
+    for name in ("source", "estimate", *RATIOS):
         numbers = pd.to_numeric(table[name], errors="coerce")
         odd = table[~numbers.abs().lt(float("inf"))]
         if len(odd):
@@ -35,7 +35,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     twice = table[table.duplicated(["mixture_ID", "source"])]
     if len(twice):
         raise ValueError(f"{path}: a source of {twice.iloc[0]['mixture_ID']} stands twice")
-    return table[columns]
+    return table[COLUMNS]
 
 
 def mixture_means(scores: pd.DataFrame, metric: str = "si_snri") -> "pd.Series[float]":
