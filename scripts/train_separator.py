@@ -19,20 +19,7 @@ from etaflow.separation.networks import create_separator, save_separator
 from etaflow.separation.tables import read_mixtures, speakers_of_mixtures
 from etaflow.separation.task import SeparationTask, Validation, freeze_for
 from etaflow.training import kept_step, train, write_history
-from etaflow.training.command import (
-    CheckpointEvery,
-    CheckpointsKept,
-    Gpus,
-    Threads,
-    TrackerDir,
-    TrackerName,
-    WorkingDir,
-    label_of,
-    resources_of,
-    say,
-    schedule_of,
-    settings_of,
-)
+from etaflow.training.command import Job, label_of, say, schedule_of, with_job
 from etaflow.weights import CONFIG
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -63,6 +50,7 @@ def sampled(table: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
 
 
 @app.command()
+@with_job
 def main(
     config: Annotated[
         str,
@@ -86,20 +74,13 @@ def main(
             "the separator's"
         ),
     ],
-    working_dir: WorkingDir,
-    checkpoint_every: CheckpointEvery,
-    checkpoints_kept: CheckpointsKept = 2,
+    job: Job,
     model: Annotated[
         Path | None, typer.Option(help="model.json of the separator to train further, if any")
     ] = None,
-    tracker: TrackerName = "none",
-    tracker_dir: TrackerDir = None,
-    gpus: Gpus = 0,
-    threads: Threads = 1,
 ) -> None:
     """Train a separator; by default the weights of the lowest validation loss are kept."""
     settings: dict[str, Any] = json.loads(config)
-    resources = resources_of(tracker, tracker_dir, gpus, threads)
     table, held_out = read_mixtures(mixtures), read_mixtures(validation)
     speakers = speakers_of(table)
     heard = speakers | earlier_speakers(model)
@@ -137,17 +118,11 @@ def main(
     code = source_files(__file__, Path(etaflow.__path__[0]))
     history = train(
         task,
-        settings_of(
-            settings,
-            select="loss",
-            checkpoint_every=checkpoint_every,
-            checkpoints_kept=checkpoints_kept,
-        ),
-        working_dir=working_dir,
+        job.settings(settings, select="loss"),
         fingerprint=fingerprint(
             f"{config} {len(mixtures)}", *mixtures, *validation, *models, *code
         ),
-        **resources,
+        **job.resources(),
     )
     if history is None:
         return
@@ -167,7 +142,7 @@ def main(
             speakers=sorted(heard),
         )
         write_history(history, part / "metrics.tsv")
-    shutil.rmtree(working_dir)
+    shutil.rmtree(job.working_dir)
 
 
 if __name__ == "__main__":

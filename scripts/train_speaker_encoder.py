@@ -23,20 +23,7 @@ from etaflow.speaker.task import SpeakerTask, Validation
 from etaflow.speaker.utterances import SpeakerUtterances
 from etaflow.store import Embeddings
 from etaflow.training import kept_step, train, write_history
-from etaflow.training.command import (
-    CheckpointEvery,
-    CheckpointsKept,
-    Gpus,
-    Threads,
-    TrackerDir,
-    TrackerName,
-    WorkingDir,
-    label_of,
-    resources_of,
-    say,
-    schedule_of,
-    settings_of,
-)
+from etaflow.training.command import Job, label_of, say, schedule_of, with_job
 from etaflow.trials import generate_trials
 from etaflow.waveforms import Waveforms
 
@@ -72,6 +59,7 @@ def steps_of(settings: dict[str, Any], num_utterances: int) -> int:
 
 
 @app.command()
+@with_job
 def main(
     config: Annotated[
         str,
@@ -92,20 +80,13 @@ def main(
             "its name is the encoder's"
         ),
     ],
-    working_dir: WorkingDir,
-    checkpoint_every: CheckpointEvery,
-    checkpoints_kept: CheckpointsKept = 2,
+    job: Job,
     model: Annotated[
         Path | None, typer.Option(help="model.json of the model that the network names, if any")
     ] = None,
-    tracker: TrackerName = "none",
-    tracker_dir: TrackerDir = None,
-    gpus: Gpus = 0,
-    threads: Threads = 1,
 ) -> None:
     """Train a speaker encoder; by default the weights of the lowest equal error rate are kept."""
     settings = json.loads(config)
-    resources = resources_of(tracker, tracker_dir, gpus, threads)
     table = training_table(manifests)
     held = settings["validation"]
     speakers, held_out = hold_out(
@@ -166,16 +147,9 @@ def main(
     models = [model] if model else []
     history = train(
         task,
-        settings_of(
-            settings,
-            steps=steps,
-            select="eer",
-            checkpoint_every=checkpoint_every,
-            checkpoints_kept=checkpoints_kept,
-        ),
-        working_dir=working_dir,
+        job.settings(settings, steps=steps, select="eer"),
         fingerprint=fingerprint(config + sounds, *manifests, *models, *code),
-        **resources,
+        **job.resources(),
     )
     if history is None:
         return
@@ -194,11 +168,11 @@ def main(
         _, saved = load_network(part)
         names = validation.utterance_ids
         owners = table.set_index("utterance_id").loc[names, "speaker_id"].tolist()
-        embeddings = validation.embed(saved.to("cuda" if gpus else "cpu"))
+        embeddings = validation.embed(saved.to("cuda" if job.gpus else "cpu"))
         Embeddings(names, owners, embeddings, output_dir.name, weights).write(
             part / "validation.h5"
         )
-    shutil.rmtree(working_dir)
+    shutil.rmtree(job.working_dir)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,7 @@ from etaflow.models import read_model_info, worst_weights
 from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
 from etaflow.training import kept_step, train, write_history
-from etaflow.training.command import (
-    CheckpointEvery,
-    CheckpointsKept,
-    Gpus,
-    Threads,
-    TrackerDir,
-    TrackerName,
-    WorkingDir,
-    resources_of,
-    say,
-    settings_of,
-)
+from etaflow.training.command import Job, say, with_job
 from etaflow.vocoder import Generator, GeneratorConfig
 from etaflow.vocoder.discriminator import DiscriminatorConfig
 from etaflow.vocoder.segments import full_band
@@ -38,6 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
+@with_job
 def main(
     features: Annotated[
         list[Path], typer.Argument(help="HDF5 shards that the generator reads, raw or prematched")
@@ -54,26 +44,19 @@ def main(
     output_dir: Annotated[
         Path, typer.Option(help="gets generator.safetensors, config.json, metrics.tsv")
     ],
-    working_dir: WorkingDir,
     model: Annotated[Path, typer.Option(help="model.json of the SSL encoder")],
-    checkpoint_every: CheckpointEvery,
-    checkpoints_kept: CheckpointsKept = 2,
+    job: Job,
     eta: Annotated[
         Path | None, typer.Option(help="folder of the Eta model, for features: eta")
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="HDF5 of the corpus's speaker embeddings, for --eta")
     ] = None,
-    tracker: TrackerName = "none",
-    tracker_dir: TrackerDir = None,
-    gpus: Gpus = 0,
-    threads: Threads = 1,
 ) -> None:
     """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
     settings = json.loads(config)
     if (settings["features"] == "eta") != bool(eta and embeddings):
         raise typer.BadParameter("features: eta goes with --eta and --embeddings, and no other")
-    resources = resources_of(tracker, tracker_dir, gpus, threads)
     info, _ = read_model_info(model.parent)
     table = read_manifest(manifest).query("split == 'train'")
     store, origin, models, weights = FeatureStore(features), {}, [], info.weights
@@ -120,15 +103,9 @@ def main(
     key = fingerprint(config, manifest, model, *features, *models, *code)
     history = train(
         task,
-        settings_of(
-            settings,
-            select="mel_distance",
-            checkpoint_every=checkpoint_every,
-            checkpoints_kept=checkpoints_kept,
-        ),
-        working_dir=working_dir,
+        job.settings(settings, select="mel_distance"),
         fingerprint=key,
-        **resources,
+        **job.resources(),
     )
     if history is None:
         return
@@ -147,7 +124,7 @@ def main(
             **origin,
         )
         write_history(history, part / "metrics.tsv")
-    shutil.rmtree(working_dir)
+    shutil.rmtree(job.working_dir)
 
 
 if __name__ == "__main__":
