@@ -14,7 +14,8 @@ from etaflow.audio import file_checksum, read_audio, write_lossless
 from etaflow.manifest import read_table, write_table
 from etaflow.metrics import mixture_sdr, mixture_si_snr, pit_si_snr, sdr
 from etaflow.separation.figures import separation_metrics
-from etaflow.separation.scores import COLUMNS, RATIOS, score_mixtures
+from etaflow.separation.score_table import COLUMNS, RATIOS
+from etaflow.separation.scores import score_mixtures
 from etaflow.separation.tables import read_mixtures, read_separated
 from tests.mixture_tools import Signals, draw_sources, mixture_table, separated_table
 from tests.workflow_tools import ROOT
