@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from etaflow.audio import Waveform, read_ahead, resample, resampled_length, write_lossless
 from etaflow.batches import equal_lengths
@@ -15,9 +14,11 @@ from etaflow.journal import Journal
 from etaflow.manifest import first_names
 from etaflow.progress import bar
 from etaflow.separation.network import Separator
-from etaflow.separation.separate import MAX_SECONDS, separate
+from etaflow.separation.separate import separate, separate_batch
 from etaflow.separation.tables import num_sources, read_listed, separated_columns
 
+# Published scores are of mixtures in one piece; LibriMix has none that is longer than this.
+WHOLE_SECONDS = 40.0
 BATCH_SECONDS = 60.0  # of mixtures of one length that go through the network together
 ADVICE = "check the separator's training, or leave this mixture out"
 
@@ -145,26 +146,17 @@ def _separated(
     network: Separator, mixtures: Sequence[Waveform], names: Sequence[str]
 ) -> list[Waveform]:
     """The speakers (S, T) of each of these mixtures (T,) of one length."""
-    chunk = min(round(MAX_SECONDS * network.sample_rate), network.longest or sys.maxsize)
+    chunk = min(round(WHOLE_SECONDS * network.sample_rate), network.longest or sys.maxsize)
     if len(mixtures) > 1 and len(mixtures[0]) <= chunk:
-        separated = list(_together(network, mixtures))
+        separated = list(separate_batch(network, np.stack(mixtures)))
     else:
         separated = []
         for name, mixture in zip(names, mixtures, strict=True):
             try:
-                separated.append(separate(network, mixture))
+                separated.append(separate(network, mixture, WHOLE_SECONDS))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}; {ADVICE}") from error
     for name, estimates in zip(names, separated, strict=True):
         if not np.isfinite(estimates).all():
             raise ValueError(f"{name}: the separated speakers are not finite; {ADVICE}")
-    return separated
-
-
-@torch.inference_mode()
-def _together(network: Separator, mixtures: Sequence[Waveform]) -> Waveform:
-    inputs = torch.from_numpy(np.stack(mixtures)).to(next(network.parameters()).device)
-    # In full precision, as `separate` runs it.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        separated: Waveform = network(inputs).float().cpu().numpy()
     return separated

@@ -96,12 +96,23 @@ def separate(
 
 
 @torch.inference_mode()
-def _separate_chunk(network: Separator, mixture: Waveform) -> Waveform:
-    inputs = torch.from_numpy(np.array(mixture, np.float32))[None]
+def separate_batch(network: Separator, mixtures: Waveform) -> Waveform:
+    """The speakers (B, S, T) of mixtures (B, T) of one length, float32, by the network as it is.
+
+    Args:
+        network: in evaluation mode, on its device.
+        mixtures: at the network's rate.
+    """
+    inputs = torch.from_numpy(np.array(mixtures, np.float32))
     inputs = inputs.to(next(network.parameters()).device)
     # Convolutions in TF32, PyTorch's default on a GPU, would be off by 1e-3.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        sources: Waveform = network(inputs)[0].float().cpu().numpy()
+        sources: Waveform = network(inputs).float().cpu().numpy()
+    return sources
+
+
+def _separate_chunk(network: Separator, mixture: Waveform) -> Waveform:
+    sources: Waveform = separate_batch(network, mixture[None])[0]
     if not np.isfinite(sources).all():
         raise ValueError("the separated speakers are not finite: NaN or infinite samples")
     return sources

@@ -156,7 +156,7 @@ def test_only_what_was_removed_damaged_or_changed_is_made_again(
     pd.testing.assert_frame_equal(table(folder), first)
     made.clear()
     soundfile.write(folder / "a2.wav", np.random.default_rng(5).normal(0, 0.1, 3_900), 16_000)
-    rows = pd.read_csv(folder / "m.csv", float_precision="round_trip")
+    rows = read_metadata(folder / "m.csv")
     rows.loc[4, "noise_gain"] = 0.9
     rows.to_csv(folder / "m.csv", index=False)
     run(folder)

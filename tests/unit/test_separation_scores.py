@@ -169,7 +169,9 @@ def test_the_system_before_has_to_be_scored_on_the_same_mixtures(folder: Path, c
     else:
         table = table.drop(columns="sdri")
     write_table(table, path)
-    reason = "columns mixture_ID" if change == "column" else "scores of other mixtures than these"
+    reason = (
+        "missing column(s) sdri" if change == "column" else "scores of other mixtures than these"
+    )
     assert reason in refusal(folder, "good", "--before", str(path))
     assert run(folder, "mixture", "--before", str(path)).exit_code == 2
 
@@ -241,10 +243,10 @@ def test_files_that_are_not_what_the_tables_say(folder: Path) -> None:
 
 def test_speakers_of_the_training_are_not_tested_on(folder: Path) -> None:
     config = folder / "config.json"
-    config.write_text(json.dumps({"training": {"speakers": ["s3", "s9", "s1"]}}))
+    config.write_text(json.dumps({"speakers": ["s3", "s9", "s1"]}))
     message = refusal(folder, "good", "--separator", str(config))
     assert "good was trained on 2 of the speakers of these mixtures: s1, s3;" in message
-    for facts in ({}, {"training": {}}, {"training": {"speakers": ["x"]}}):
+    for facts in ({}, {"training": {}}, {"speakers": ["x"]}):
         config.write_text(json.dumps(facts))
         assert run(folder, "good", "--separator", str(config)).exit_code == 0
 
