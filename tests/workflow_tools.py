@@ -18,9 +18,9 @@ def load_config(name: str = "config") -> dict[str, Any]:
 
 
 def conversion_config() -> dict[str, Any]:
-    """The embedded default without what is on speaker verification."""
+    """The embedded default without what is on speaker verification and on separation."""
     config = load_config()
-    for section in ("encoders", "verification"):
+    for section in ("encoders", "verification", "mixtures", "separators", "separation"):
         del config[section]
     del config["corpora"]["mini-voices"]
     return config
@@ -45,6 +45,31 @@ def speakers_config() -> dict[str, Any]:
     verification["systems"]["resemblyzer-norm"]["as_norm"]["topk"] = 4
     verification["systems"]["resemblyzer-short"] = {"encoder": "resemblyzer", "max_seconds": 1.5}
     verification["bootstrap_rounds"] = 100
+    return config
+
+
+def separation_config() -> dict[str, Any]:
+    """What the embedded default has on separation, with as many steps."""
+    config = load_config()
+    kept = ("seed", "corpora", "mixtures", "separators", "separation")
+    config = {"run": "separation", "models": {}} | {key: config[key] for key in kept}
+    del config["corpora"]["mini"]
+    return config
+
+
+def small_separation_config() -> dict[str, Any]:
+    """The same, cut to what runs in a minute."""
+    config = separation_config()
+    config["corpora"]["mini-voices"] |= {"speakers": 12, "sentences": 4}
+    for entry in config["mixtures"].values():
+        entry |= {"counts": {"train": 6, "validation": 2, "test": 4}, "validation_speakers": 2}
+    for name, entry in config["separators"].items():
+        entry |= {"steps": 0 if name.endswith("untrained") else 4, "validate_every": 2}
+        entry |= {"crop_seconds": 0.5, "batch_size": 2}
+        entry["checkpoints"] = {"every": 2, "keep": 2}
+        if "channels" in entry["network"]:
+            entry["network"] |= {"channels": 32, "kernel": 64}
+    config["separation"] |= {"bootstrap_rounds": 100, "listening_mixtures": 1}
     return config
 
 
