@@ -55,3 +55,4 @@ bench: env
 	python -m tests.bench_vocoder
 	python tests/bench_training.py
 	python -m tests.bench_verification
+	python -m tests.bench_separation

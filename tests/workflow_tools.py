@@ -63,9 +63,8 @@ def small_separation_config() -> dict[str, Any]:
     config["corpora"]["mini-voices"] |= {"speakers": 12, "sentences": 4}
     for entry in config["mixtures"].values():
         entry |= {"counts": {"train": 6, "validation": 2, "test": 4}, "validation_speakers": 2}
-    for name, entry in config["separators"].items():
-        entry |= {"steps": 0 if name.endswith("untrained") else 4, "validate_every": 2}
-        entry |= {"crop_seconds": 0.5, "batch_size": 2}
+    for entry in config["separators"].values():
+        entry |= {"steps": 4, "validate_every": 2, "crop_seconds": 0.5}
         entry["checkpoints"] = {"every": 2, "keep": 2}
         if "channels" in entry["network"]:
             entry["network"] |= {"channels": 32, "kernel": 64}

@@ -76,7 +76,9 @@ def test_another_number_of_training_mixtures_leaves_the_others_as_they_were(fold
 def test_noise_is_taken_of_the_parts_own_folder(folder: Path) -> None:
     for name in ("tr", "tt"):
         Path("noise", name).mkdir(parents=True)
-        soundfile.write(f"noise/{name}/n.wav", np.random.default_rng(1).normal(0, 1, 20_000), 16_000)
+        soundfile.write(
+            f"noise/{name}/n.wav", np.random.default_rng(1).normal(0, 1, 20_000), 16_000
+        )
     for part, place in (("train", "tr/n.wav"), ("test", "tt/n.wav")):
         assert run(part, "--noise", "noise").exit_code == 0
         assert set(read_metadata(f"{part}.csv")["noise_path"]) == {place}

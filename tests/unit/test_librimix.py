@@ -10,7 +10,9 @@ import pytest
 from etaflow.corpora import CorpusError, librimix
 from tests.file_server import serving
 
-TABLE = b"mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain\n"
+TABLE = (
+    b"mixture_ID,source_1_path,source_1_gain,source_2_path,source_2_gain,noise_path,noise_gain\n"
+)
 NAME, PLACE = "libri3mix_dev-clean", "/Libri3Mix/libri3mix_dev-clean.csv"
 
 

@@ -31,10 +31,13 @@ def test_the_preset_plans_without_a_network(tmp_path: Path) -> None:
 
 
 def test_names_of_tables_are_those_that_can_be_fetched() -> None:
-    assert librimix.METADATA == tuple(
-        f"libri{n}mix_{subset}"
-        for n in (2, 3)
-        for subset in ("train-clean-360", "train-clean-100", "dev-clean", "test-clean")
+    assert (
+        tuple(
+            f"libri{n}mix_{subset}"
+            for n in (2, 3)
+            for subset in ("train-clean-360", "train-clean-100", "dev-clean", "test-clean")
+        )
+        == librimix.METADATA
     )
 
 
@@ -92,9 +95,7 @@ def test_a_trained_separator_of_another_run_says_who_was_in_its_training(tmp_pat
     config["separation"]["systems"]["mine"] = {"separator": "mine", "resample": True}
     output = snakemake(tmp_path, config, *COMMANDS)
     (scored,) = [
-        line
-        for line in output.splitlines()
-        if "--system mine --mixtures-name mini-clean" in line
+        line for line in output.splitlines() if "--system mine --mixtures-name mini-clean" in line
     ]
     assert "--separator mine/config.json" in scored
     lines = [line for line in output.splitlines() if "--system mine --config" in line]
