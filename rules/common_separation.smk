@@ -57,31 +57,33 @@ def noise_folder(wildcards):
     return user_path(noise["folder"]) if isinstance(noise, dict) else None
 
 
-def hears_noise(wildcards, rule):
-    """Whether a rule reads the noise: levels are drawn with it, clean mixtures leave it out."""
+def hears_noise(wildcards, reader):
+    """Levels are drawn with the noise; of clean mixtures it is then left out."""
     entry = config["mixtures"][wildcards.mixtures]
-    read = "metadata" not in entry if rule == "draw_mixtures" else entry["kind"] != "clean"
+    read = "metadata" not in entry if reader == "draw_mixtures" else entry["kind"] != "clean"
     return read and noise_folder(wildcards) is not None
 
 
-def fetched_noise(rule):
+def fetched_noise(reader):
     def files(wildcards):
         wham = config["mixtures"][wildcards.mixtures]["noise"] == "wham"
-        return "resources/noise/wham/fetched.json" if wham and hears_noise(wildcards, rule) else []
+        return (
+            "resources/noise/wham/fetched.json" if wham and hears_noise(wildcards, reader) else []
+        )
 
     return files
 
 
-def noise_option(rule):
-    return lambda w: f"--noise {noise_folder(w)}" if hears_noise(w, rule) else ""
+def noise_option(reader):
+    return lambda w: f"--noise {noise_folder(w)}" if hears_noise(w, reader) else ""
 
 
-def noise_tree(rule):
+def noise_tree(reader):
     """A user's folder of noise is watched for changes."""
 
     def digest(wildcards):
         noise = config["mixtures"][wildcards.mixtures]["noise"]
-        watched = isinstance(noise, dict) and hears_noise(wildcards, rule)
+        watched = isinstance(noise, dict) and hears_noise(wildcards, reader)
         return tree_digest(noise_folder(wildcards)) if watched else ""
 
     return digest
@@ -133,12 +135,9 @@ def separating_settings(wildcards):
     return json.dumps({"resample": SEPARATION["systems"][wildcards.demixer]["resample"]})
 
 
-def separation_scores(mixtures, kind=""):
-    """The scores of a set of mixtures by every system, without those of the mixtures themselves."""
-    return [
-        f"{RESULTS}/separation/{system}/{mixtures}{kind}.tsv"
-        for system in separating_systems(mixtures)
-    ]
+def of_each_system(mixtures, name):
+    """A file of every system that separates a set of mixtures."""
+    return [f"{RESULTS}/separation/{system}/{name}" for system in separating_systems(mixtures)]
 
 
 def scored_system(wildcards):

@@ -5,6 +5,8 @@ and, for each shard of it, `{shard}.tsv`, a row a mixture; its audio is beside t
 no rule declares: what is there and whole is kept.
 """
 
+import os
+
 
 localrules:
     fetch_noise,
@@ -35,7 +37,7 @@ rule fetch_noise:
     conda:
         "../envs/etaflow.yaml"
     params:
-        root="resources/noise/wham",
+        root=lambda w, output: os.path.dirname(output[0]),
     shell:
         "python {input.code[0]:q} --root {params.root} --output {output} 2> >(tee {log} >&2)"
 
@@ -54,10 +56,8 @@ rule fetch_metadata:
         metadata=one_of(METADATA),
     conda:
         "../envs/etaflow.yaml"
-    params:
-        record="resources/checksums.json",
     shell:
-        "python {input.code[0]:q} --name {wildcards.metadata} --record {params.record}"
+        "python {input.code[0]:q} --name {wildcards.metadata} --record resources/checksums.json"
         " --output {output} 2> >(tee {log} >&2)"
 
 
@@ -114,7 +114,7 @@ rule mix_speakers:
     params:
         config=mixing_settings,
         shards=lambda w: config["mixtures"][w.mixtures]["shards"],
-        folder=f"{RESULTS}/mixtures/{{mixtures}}/{{part}}/audio",
+        folder=lambda w, output: os.path.join(os.path.dirname(output[0]), "audio"),
         noise=noise_option("mix_speakers"),
         tree=noise_tree("mix_speakers"),
     shell:

@@ -81,7 +81,7 @@ if SEPARATION["systems"]:
         """How the improvements of a set of mixtures are distributed."""
         input:
             code=source("plot_separation"),
-            scores=lambda w: separation_scores(w.mixtures),
+            scores=lambda w: of_each_system(w.mixtures, f"{w.mixtures}.tsv"),
             metrics=f"{RESULTS}/separation/metrics.tsv",
         output:
             report(
@@ -108,8 +108,8 @@ if SEPARATION["systems"]:
         """The best and the worst mixtures of a set, to listen to."""
         input:
             code=source("render_separation_listening"),
-            scores=lambda w: separation_scores(w.mixtures),
-            separated=lambda w: separation_scores(w.mixtures, "/separated"),
+            scores=lambda w: of_each_system(w.mixtures, f"{w.mixtures}.tsv"),
+            separated=lambda w: of_each_system(w.mixtures, f"{w.mixtures}/separated.tsv"),
             mixtures=lambda w: mixture_tables(w.mixtures, "test"),
             metrics=f"{RESULTS}/separation/metrics.tsv",
         output:
