@@ -66,6 +66,8 @@ def test_gpus_are_asked_for_by_the_rules_that_compute_on_them() -> None:
         "prematch",
         "train_vocoder",
         "train_speaker_encoder",
+        "train_separator",
+        "separate",
         "convert",
         "transcribe",
         "score_conversion",
