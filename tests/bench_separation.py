@@ -34,6 +34,7 @@ SEPFORMER = {
     "blocks": 2,
     "layers": 1,
     "chunk": 64,
+    "reach": 48,
 }
 
 

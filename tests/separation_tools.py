@@ -17,6 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "blocks": 2,
         "layers": 1,
         "chunk": 20,
+        "reach": 8,
     },
     "conv-tasnet": {
         "kind": "conv-tasnet",

@@ -38,8 +38,8 @@ def create_separator(settings: Mapping[str, Any], model: Path | None = None) -> 
 
     Args:
         settings: `kind`, `sample_rate` (Hz), `speakers`, `channels`, `kernel` (samples), `blocks`,
-            `layers` (of a block) and, of a SepFormer, `chunk` (frames); or `pretrained`: a
-            separator to train further.
+            `layers` (of a block) and, of a SepFormer, `chunk` (frames) and `reach` (chunks); or
+            `pretrained`: a separator to train further.
         model: the folder of the model that the settings name, if they name one.
 
     Raises:

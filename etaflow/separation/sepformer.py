@@ -60,10 +60,28 @@ _MASKNET = {
 }
 
 
+class _AcrossChunks(SBTransformerBlock):
+    """Attention across chunks, of each to those that are at most `reach` away."""
+
+    def __init__(self, reach: int | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.reach = reach
+
+    def forward(self, chunks: torch.Tensor) -> torch.Tensor:
+        """As SpeechBrain's block, of chunks (B, S, N)."""
+        if self.reach is None:
+            whole: torch.Tensor = super().forward(chunks)
+            return whole
+        places = torch.arange(chunks.shape[1], device=chunks.device)
+        far = (places[:, None] - places).abs() > self.reach
+        heard: torch.Tensor = self.mdl(chunks, src_mask=far)[0]
+        return heard
+
+
 def _check(sizes: Mapping[str, Any]) -> None:
     """Raise `ModelError` for sizes that SpeechBrain's modules take, and fail on later."""
     encoder, masknet, decoder = (sizes[part] for part in PARTS)
-    inner = [masknet[name] for name in TRANSFORMERS]
+    inner, reach = [masknet[name] for name in TRANSFORMERS], sizes.get("reach")
     kernel, channels = encoder["kernel_size"], encoder["out_channels"]
     wrong = {
         f"a rate of {sizes['sample_rate']} Hz": sizes["sample_rate"] < 1,
@@ -77,6 +95,8 @@ def _check(sizes: Mapping[str, Any]) -> None:
             {masknet["in_channels"], decoder["in_channels"]} != {channels}
             or {each["d_model"] for each in inner} != {masknet["out_channels"]}
         ),
+        f"a reach of {reach} chunks": reach is not None and reach < 1,
+        "a reach and numbered chunks": (reach is not None and inner[1]["use_positional_encoding"]),
         f"chunks of {masknet['K']} frames; the number has to be even": (
             masknet["K"] < 2 or masknet["K"] % 2 == 1
         ),
@@ -104,7 +124,8 @@ class SepFormer(Separator):
         _check(sizes)
         self._sizes = dict(sizes)
         masknet = dict(sizes["masknet"])
-        inner = [SBTransformerBlock(**masknet.pop(name)) for name in TRANSFORMERS]
+        within, across = (masknet.pop(name) for name in TRANSFORMERS)
+        inner = [SBTransformerBlock(**within), _AcrossChunks(sizes.get("reach"), **across)]
         self.encoder = Encoder(**sizes["encoder"])
         self.masknet = Dual_Path_Model(**masknet, intra_model=inner[0], inter_model=inner[1])
         self.decoder = Decoder(**sizes["decoder"])
@@ -130,8 +151,9 @@ class SepFormer(Separator):
         """A new network of `blocks` dual-path blocks, the rest in the published proportions.
 
         The published has 256 channels, filters of 16 samples, 2 blocks of 8 layers and chunks of
-        250 frames, and numbers its chunks. A new one does not: numbers beyond those of a training
-        crop would mean nothing to it, and the same speech would be another later in a recording.
+        250 frames. It numbers its chunks, and each attends to all others. A new one has no numbers,
+        and a chunk attends to `reach` of them on each side: so it hears what it heard in training
+        crops of that length, wherever in a recording, and in any part that is cut out of it.
 
         Raises:
             ModelError: sizes do not go together.
@@ -165,6 +187,7 @@ class SepFormer(Separator):
             {
                 "kind": "sepformer",
                 "sample_rate": settings["sample_rate"],
+                "reach": settings["reach"],
                 "encoder": {"kernel_size": kernel, "out_channels": channels, "in_channels": 1},
                 "masknet": masknet,
                 "decoder": {**ends, "stride": kernel // 2, "bias": False},

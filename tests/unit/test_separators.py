@@ -59,6 +59,7 @@ def test_a_mixture_that_is_too_short_is_refused(network: Separator) -> None:
 def test_a_sepformer_has_as_many_positions_as_it_says() -> None:
     sizes = make("sepformer", chunk=2, channels=32, blocks=1).sizes()
     sizes["masknet"]["inter_model"] |= {"use_positional_encoding": True}  # as the published do
+    del sizes["reach"]
     network = SepFormer(sizes).eval()
     assert network.longest is not None
     assert network(torch.zeros(1, network.longest)).shape == (1, 2, network.longest)
@@ -97,6 +98,18 @@ def test_a_new_sepformer_does_not_number_its_chunks() -> None:
     chunks = torch.randn(1, 9, 32)
     across = network.masknet.dual_mdl[0].inter_mdl
     torch.testing.assert_close(across(chunks.roll(3, 1)), across(chunks).roll(3, 1))
+
+
+@torch.no_grad()
+def test_a_chunk_of_a_new_sepformer_attends_to_those_in_its_reach() -> None:
+    across = make("sepformer", reach=3).masknet.dual_mdl[0].inter_mdl
+    torch.manual_seed(0)
+    chunks = torch.randn(1, 12, 32)
+    other = chunks.clone()
+    other[0, 4] = torch.randn(32)
+    moved = (across(other) - across(chunks)).abs().amax(dim=(0, 2)) > 1e-6
+    assert moved.tolist() == [1 <= place <= 7 for place in range(12)]
+    torch.testing.assert_close(across(chunks[:, 2:11])[:, 3:6], across(chunks)[:, 5:8])
 
 
 def test_a_conv_tasnet_equals_torchaudio() -> None:
