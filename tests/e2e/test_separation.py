@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from scipy.signal import resample_poly
 
 from etaflow.manifest import read_manifest, read_table
+from etaflow.metrics import pit_si_snr
 from etaflow.separation.mixing import metadata_columns, read_metadata
+from etaflow.separation.networks import load_separator
+from etaflow.separation.separate import separate
 from tests.separation_tools import HYPERPARAMETERS, published_folder
 from tests.workflow_tools import (
+    ROOT,
     changed,
     load_config,
     planned,
@@ -23,6 +30,15 @@ from tests.workflow_tools import (
 
 pytestmark = pytest.mark.slow
 CONFIG = separation_config()
+# The command line, and the peak of the memory that it took.
+MEASURED = """
+import resource
+from etaflow.cli import app
+try:
+    app()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +283,44 @@ def test_the_preset_runs_on_small_copies(run: Path, results: Path, tmp_path: Pat
     page = (folder / "report/separation.html").read_text()
     assert "Libri2Mix" in page
     assert planned(tmp_path, config) == {}
+
+
+def long_mixture(run: Path, results: Path, seconds: int) -> np.ndarray:
+    """Two test speakers who say all that they have said, over and over, with pauses; at 8 kHz."""
+    manifest = read_manifest(results / "manifests/mini-voices.tsv").query("split == 'test'")
+    generator, size = np.random.default_rng(0), seconds * 8_000
+    sources = []
+    for speaker in sorted(set(manifest["speaker_id"]))[3:18:14]:
+        spoken = [
+            resample_poly(soundfile.read(run / path)[0], 1, 2)
+            for path in manifest.loc[manifest["speaker_id"] == speaker, "path"]
+        ]
+        parts: list[np.ndarray] = []
+        while sum(map(len, parts)) < size:
+            parts.append(spoken[generator.integers(len(spoken))])
+            parts.append(np.zeros(generator.integers(5_000)))
+        sources.append(np.concatenate(parts)[:size])
+    return (sources[0] + 0.7 * sources[1]).astype(np.float32)
+
+
+def test_chunks_equal_the_whole(run: Path, results: Path) -> None:
+    _, network = load_separator(results / "separators/sepformer")
+    mixture = long_mixture(run, results, 32)
+    whole = separate(network, mixture, max_seconds=100)
+    chunked = separate(network, mixture)
+    values, order = pit_si_snr(chunked, whole)
+    assert order.tolist() == [0, 1]
+    assert values.min() > 30
+
+
+def test_ten_minutes_are_separated_in_two_gigabytes(
+    run: Path, results: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "long.wav", long_mixture(run, results, 600), 8_000)
+    model, out = results / "separators/sepformer", tmp_path / "out"
+    arguments = [tmp_path / "long.wav", "-o", out, "--model", model]
+    command = [sys.executable, "-c", MEASURED, "separate", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 2e6  # kB
+    for name in ("source1.wav", "source2.wav"):
+        assert soundfile.info(out / name).frames == 600 * 8_000
