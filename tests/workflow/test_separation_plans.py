@@ -114,6 +114,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("mixtures.mini-noisy.counts.test", ..., "separation.mixtures: 'mini-noisy' has no part 'te"),
     ("separators.sepformer.mixtures", "x", "separators.sepformer.mixtures = 'x': not in `mixt"),
     (f"{NETWORK}.speakers", 3, "'sepformer' separates 3 speakers, 'mini-clean' has 2"),
+    ("mixtures.mini-clean.kind", "single", "'sepformer' separates 2 speakers, 'mini-clean' has 1"),
     (f"{NETWORK}.sample_rate", 16_000, "'sepformer' is for 16000 Hz, 'mini-clean' has 8000 Hz"),
     (f"{NETWORK}.kind", "dprnn", "network.kind = 'dprnn': allowed are sepformer, conv-tasnet"),
     (f"{NETWORK}.chunk", 25, "25 is not a multiple of 2"),
