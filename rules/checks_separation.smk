@@ -64,10 +64,11 @@ def unlike_mixtures(config, place, separator, mixtures, resample=False):
     network, entry = network_of(config, separator), config["mixtures"][mixtures]
     if network is None or "pretrained" in network:
         return
-    if network["speakers"] != entry["speakers"]:
+    speakers = 1 if entry["kind"] == "single" else entry["speakers"]
+    if network["speakers"] != speakers:
         yield (
             f"{place}: {separator!r} separates {network['speakers']} speakers, {mixtures!r} has "
-            f"{entry['speakers']}"
+            f"{speakers}"
         )
     if network["sample_rate"] != entry["sample_rate"] and not resample:
         yield (

@@ -181,5 +181,7 @@ def separation_systems():
     systems = {}
     for name, entry in SEPARATION["systems"].items():
         systems[name] = {key: entry[key] for key in ("separator", "resample", "before")}
+        first = separators_before(config, entry["separator"])[-1]
+        systems[name]["origin"] = None if first in config["separators"] else first
         systems[name]["mixtures_trained_on"] = mixtures_heard(config, entry["separator"])
     return json.dumps(systems)

@@ -8,6 +8,7 @@ import pandas as pd
 import typer
 
 from etaflow.atomic import atomic_file
+from etaflow.decoding import AudioError
 from etaflow.manifest import read_manifest
 from etaflow.separation.metadata import generate_metadata, split_by_speaker
 from etaflow.separation.mixing import (
@@ -42,6 +43,17 @@ def published(tables: list[Path], speakers: int, manifest: pd.DataFrame) -> pd.D
     return with_manifest(table, manifest)
 
 
+def noises_of(folder: Path, part: str) -> list[str]:
+    """The noises of a part: those in its own folder, or where it has none, in no other part's."""
+    if (folder / WHAM_PARTS[part]).is_dir():
+        return list_noises(folder, WHAM_PARTS[part])
+    taken = {*WHAM_PARTS.values()}
+    noises = [name for name in list_noises(folder) if Path(name).parts[0] not in taken]
+    if not noises:
+        raise AudioError(folder, f"no noise for {part} beside that of other parts")
+    return noises
+
+
 def drawn(settings: dict, part: str, manifest: pd.DataFrame, noise: Path | None) -> pd.DataFrame:
     """Mixtures of the speakers of a part: of the corpus's test split, or a share of its others."""
     seed = settings["seed"]
@@ -51,10 +63,7 @@ def drawn(settings: dict, part: str, manifest: pd.DataFrame, noise: Path | None)
         training = manifest[manifest["split"] == "train"]
         held = {"validation": settings["validation_speakers"]}
         own = split_by_speaker(training, held, seed)[part]
-    noises = None
-    if noise is not None:
-        below = WHAM_PARTS[part] if (noise / WHAM_PARTS[part]).is_dir() else ""
-        noises = list_noises(noise, below)
+    noises = noises_of(noise, part) if noise else None
     return generate_metadata(
         own, settings["counts"][part], settings["speakers"], Roots(Path(), noise), seed, noises
     )

@@ -33,7 +33,8 @@ def main(
     systems: Annotated[
         str,
         typer.Option(
-            help="JSON: of each system's name separator, resample, before and mixtures_trained_on"
+            help="JSON: of each system's name separator, resample, before, origin and "
+            "mixtures_trained_on"
         ),
     ],
     title: Annotated[str, typer.Option(help="heading of the page")],

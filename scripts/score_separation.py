@@ -10,12 +10,7 @@ import typer
 from etaflow.manifest import write_table
 from etaflow.models import worst_weights
 from etaflow.separation.figures import separation_metrics
-from etaflow.separation.scores import (
-    check_unseen,
-    score_mixtures,
-    scores_before,
-    training_speakers,
-)
+from etaflow.separation.scores import check_unseen, score_mixtures, scores_before
 from etaflow.separation.tables import read_mixtures, read_separated, speakers_of_mixtures
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -34,7 +29,8 @@ def main(
         Path | None, typer.Option(help="separated.tsv; without it the mixtures are scored")
     ] = None,
     separator: Annotated[
-        Path | None, typer.Option(help="config.json of the separator, for its training speakers")
+        Path | None,
+        typer.Option(help="config.json of the separator, for the speakers of its training"),
     ] = None,
     before: Annotated[Path | None, typer.Option(help="TSV of the scores of another system")] = None,
     threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1,
@@ -45,9 +41,8 @@ def main(
     torch.set_num_threads(1)  # many short computations: one thread each, and a mixture a thread
     settings = json.loads(config)
     table = read_mixtures(mixtures)
-    trained = training_speakers(separator) if separator else None
-    if trained is not None:
-        check_unseen(trained, speakers_of_mixtures(table), system)
+    if separator:
+        check_unseen(separator, speakers_of_mixtures(table), system)
     estimates = read_separated(separated, table) if separated else None
     scores, left_out = score_mixtures(table, estimates, f"{system}: scoring", threads)
     scores = scores.round(6)

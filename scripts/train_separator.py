@@ -30,12 +30,13 @@ def speakers_of(table: pd.DataFrame) -> set[str]:
     return set(speakers_of_mixtures(table).flat)
 
 
-def earlier_speakers(model: Path | None) -> set[str]:
-    """Those that the model was trained on, as far as it says so."""
+def earlier_speakers(model: Path | None) -> tuple[set[str], set[str]]:
+    """Those that the model was trained on, and validated on, as far as it says so."""
     config = read_model_info(model.parent)[1] / CONFIG if model else None
     if config is None or not config.exists():
-        return set()
-    return set(json.loads(config.read_text(encoding="utf-8")).get("speakers", []))
+        return set(), set()
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    return set(facts.get("speakers", [])), set(facts.get("validation_speakers", []))
 
 
 def sampled(table: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
@@ -82,8 +83,8 @@ def main(
     """Train a separator; by default the weights of the lowest validation loss are kept."""
     settings: dict[str, Any] = json.loads(config)
     table, held_out = read_mixtures(mixtures), read_mixtures(validation)
-    speakers = speakers_of(table)
-    heard = speakers | earlier_speakers(model)
+    speakers, (earlier, judged_by) = speakers_of(table), earlier_speakers(model)
+    heard = speakers | earlier
     if both := sorted(heard & speakers_of(held_out)):
         raise typer.BadParameter(
             f"{len(both)} speaker(s) of --validation are in --mixtures, or were trained on by the "
@@ -140,6 +141,7 @@ def main(
             step=kept,
             training={key: value for key, value in settings.items() if key != "network"},
             speakers=sorted(heard),
+            validation_speakers=sorted(judged_by | speakers_of(measured)),
         )
         write_history(history, part / "metrics.tsv")
     shutil.rmtree(job.working_dir)

@@ -31,10 +31,11 @@ NOTES = {
 }
 PROTOCOL = (
     "A value is the mean over mixtures of the mean over their sources. Test mixtures have "
-    "speakers of their own, whom no system that is trained here has heard; systems trained "
-    "elsewhere may have heard them. Each mixture is separated whole, as far as a system does not "
-    "work in chunks, and as many estimates as references are scored. Intervals are by bootstrap "
-    "over speakers: a mixture counts as often as the product of its speakers' counts"
+    "speakers of their own, on whom no system was trained or validated here; what was trained "
+    "elsewhere, or starts from it, may have heard them. Each mixture is separated whole, as far "
+    "as a system does not work in chunks, and as many estimates as references are scored. "
+    "Intervals are by bootstrap over speakers: a mixture counts as often as the product of its "
+    "speakers' counts"
 )
 
 
@@ -84,14 +85,19 @@ def system_words(name: str, entry: Mapping[str, Any]) -> str:
     Args:
         name: of the system.
         entry: `separator`, `resample` (whether recordings of another rate are taken), `before`
-            (the system it is compared with, or None), `mixtures_trained_on` (sets of mixtures of
-            this run; empty for what was trained elsewhere).
+            (the system it is compared with, or None), `origin` (the model, trained elsewhere, that
+            the separator is or starts from; None if it was new), `mixtures_trained_on` (sets of
+            mixtures of this run).
     """
     if name == BASELINE:
         return "the mixture itself, taken for the estimate of each source: separating nothing"
-    trained = entry["mixtures_trained_on"]
+    trained, origin = entry["mixtures_trained_on"], entry["origin"]
     words = f"separator {entry['separator']}, "
-    words += f"trained here on {' and '.join(trained)}" if trained else "trained elsewhere"
+    if trained:
+        words += f"trained here on {' and '.join(trained)}"
+        words += f" from {origin}, which was trained elsewhere" if origin else ""
+    else:
+        words += "trained elsewhere" if origin else "not trained"
     if entry["resample"]:
         words += (
             "; mixtures of another rate are resampled to the separator's, and its estimates back"

@@ -26,7 +26,6 @@ class MixtureFiles:
         self.num_sources = num_sources(table)
         self.has_noise = "noise_path" in table
         self.sample_rate = int(table["sample_rate"].iloc[0])
-        self.lengths: list[int] = table["length"].tolist()
         parts = ["mixture", *self._sources(), *(["noise"] if self.has_noise else [])]
         self._waveforms = Waveforms(
             {

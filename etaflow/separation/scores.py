@@ -1,7 +1,7 @@
 """How well mixtures were separated, each source of each mixture."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -138,24 +138,19 @@ def scores_before(path: str | Path, scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def training_speakers(path: str | Path) -> list[str] | None:
-    """The speakers that a separator was trained on, of its `config.json`; None if it names none."""
-    facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    named = facts.get("speakers")
-    return None if named is None else [str(name) for name in named]
-
-
-def check_unseen(trained: Sequence[str], tested: npt.ArrayLike, name: str) -> None:
-    """Raise `ValueError` if speakers of test mixtures are among those of a training.
+def check_unseen(config: str | Path, tested: npt.ArrayLike, name: str) -> None:
+    """Raise `ValueError` if a separator was trained or validated on speakers of test mixtures.
 
     Args:
-        trained: speakers of the training.
+        config: its `config.json`, as far as that says who they were.
         tested: speakers of the mixtures, in any shape.
         name: of the separator.
     """
-    seen = sorted({*trained} & {*np.asarray(tested).ravel().tolist()})
-    if seen:
-        raise ValueError(
-            f"{name} was trained on {len(seen)} of the speakers of these mixtures: "
-            f"{first_names(seen)}; test it on speakers that it has not heard"
-        )
+    facts = json.loads(Path(config).read_text(encoding="utf-8"))
+    own = {*np.asarray(tested).ravel().tolist()}
+    for fact, what in (("speakers", "trained"), ("validation_speakers", "validated")):
+        if seen := sorted({*map(str, facts.get(fact, []))} & own):
+            raise ValueError(
+                f"{name} was {what} on {len(seen)} of the speakers of these mixtures: "
+                f"{first_names(seen)}; test it on speakers that it has not heard"
+            )

@@ -162,8 +162,8 @@ def test_what_runs_again(run: Path) -> None:
     jobs = planned(run, more)
     assert (jobs["draw_mixtures"], jobs["mix_speakers"], jobs["separate"]) == (1, 2, 2)
     assert "train_separator" not in jobs
-    kind = changed(CONFIG, "mixtures.mini-noisy.kind", "single")
-    jobs = planned(run, kind)
+    mode = changed(CONFIG, "mixtures.mini-noisy.mode", "max")
+    jobs = planned(run, mode)
     assert "draw_mixtures" not in jobs
     assert (jobs["mix_speakers"], jobs["train_separator"]) == (6, 1)
     steps = changed(CONFIG, "separators.sepformer-tuned.steps", 3)

@@ -82,9 +82,12 @@ def test_noise_is_taken_of_the_parts_own_folder(folder: Path) -> None:
     for part, place in (("train", "tr/n.wav"), ("test", "tt/n.wav")):
         assert run(part, "--noise", "noise").exit_code == 0
         assert set(read_metadata(f"{part}.csv")["noise_path"]) == {place}
-    # There is no `cv`: the whole folder serves.
+    # There is no `cv`, and the folders of other parts do not serve.
+    message = str(run("validation", "--noise", "noise").exception)
+    assert message == "noise: no noise for validation beside that of other parts"
+    Path("noise/n.wav").write_bytes(Path("noise/tr/n.wav").read_bytes())
     assert run("validation", "--noise", "noise").exit_code == 0
-    assert set(read_metadata("validation.csv")["noise_path"]) <= {"tr/n.wav", "tt/n.wav"}
+    assert set(read_metadata("validation.csv")["noise_path"]) == {"n.wav"}
     run("test")
     assert read_metadata("test.csv")["noise_path"].str.fullmatch(r"pink:\d+").all()
 

@@ -35,8 +35,20 @@ MINI = {
     "mode": "min",
     "kind": "clean",
 }
-TUNED = {"separator": "small", "resample": True, "before": "base", "mixtures_trained_on": ["mini"]}
-BASE = {"separator": "libri", "resample": False, "before": None, "mixtures_trained_on": []}
+TUNED = {
+    "separator": "small",
+    "resample": True,
+    "before": "base",
+    "origin": "libri",
+    "mixtures_trained_on": ["mini"],
+}
+BASE = {
+    "separator": "libri",
+    "resample": False,
+    "before": None,
+    "origin": "libri",
+    "mixtures_trained_on": [],
+}
 
 
 class Tables(HTMLParser):
@@ -157,9 +169,12 @@ def test_systems_say_how_they_separate():
     assert "separating nothing" in system_words(BASELINE, {})
     assert system_words("base", BASE) == "separator libri, trained elsewhere"
     assert system_words("tuned", TUNED) == (
-        "separator small, trained here on mini; mixtures of another rate are resampled to the "
-        "separator's, and its estimates back; before it: base"
+        "separator small, trained here on mini from libri, which was trained elsewhere; mixtures "
+        "of another rate are resampled to the separator's, and its estimates back; before it: base"
     )
+    new = {**TUNED, "resample": False, "before": None, "origin": None}
+    assert system_words("new", new) == "separator small, trained here on mini"
+    assert system_words("new", new | {"mixtures_trained_on": []}) == "separator small, not trained"
 
 
 def test_published_scores_name_their_data_and_source():

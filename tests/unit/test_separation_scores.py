@@ -246,7 +246,11 @@ def test_speakers_of_the_training_are_not_tested_on(folder: Path) -> None:
     config.write_text(json.dumps({"speakers": ["s3", "s9", "s1"]}))
     message = refusal(folder, "good", "--separator", str(config))
     assert "good was trained on 2 of the speakers of these mixtures: s1, s3;" in message
-    for facts in ({}, {"training": {}}, {"speakers": ["x"]}):
+    # Weights that were chosen by their scores on them are no fairer.
+    config.write_text(json.dumps({"speakers": ["x"], "validation_speakers": ["s2", "y"]}))
+    message = refusal(folder, "good", "--separator", str(config))
+    assert "good was validated on 1 of the speakers of these mixtures: s2;" in message
+    for facts in ({}, {"training": {}}, {"speakers": ["x"], "validation_speakers": ["y"]}):
         config.write_text(json.dumps(facts))
         assert run(folder, "good", "--separator", str(config)).exit_code == 0
 

@@ -47,6 +47,7 @@ def mixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_mixtures(folder / "train", [(0, 1), (2, 3), (2, 1)], noise=True, sizes=[3_200, 1_500])
     make_mixtures(folder / "more", [(10, 11)], noise=True)
     make_mixtures(folder / "validation", [(4, 5), (6, 7), (8, 9)], noise=True)
+    make_mixtures(folder / "others", [(12, 4)], noise=True)
     make_mixtures(folder / "shared", [(12, 3)], noise=True)
     return folder
 
@@ -81,6 +82,9 @@ def test_a_separator_is_trained_and_saved_as_a_model(mixtures: Path, tmp_path: P
     assert (info.name, info.source, info.weights) == ("separator", "run", "trained")
     facts = json.loads((folder / "config.json").read_text())
     assert facts["speakers"] == ["s0", "s1", "s2", "s3"]
+    held_out = {f"s{number}" for number in range(4, 10)}
+    assert len(facts["validation_speakers"]) == 4  # those of the two that were drawn
+    assert set(facts["validation_speakers"]) < held_out
     assert facts["step"] == 4
     assert facts["training"] == {
         **{key: value for key, value in CONFIG.items() if key != "network"},
@@ -119,7 +123,7 @@ def test_tuned_separators_say_on_what_they_rest(mixtures: Path, tmp_path: Path) 
     other = tmp_path / "mixtures"
     other.mkdir()
     (other / "train").symlink_to(mixtures / "more")
-    (other / "validation").symlink_to(mixtures / "validation")
+    (other / "validation").symlink_to(mixtures / "others")
     tuned: dict[str, Any] = {"network": {"pretrained": "none"}, "trained": "decoder"}
     given = ("--model", base / "model.json")
     trained(other, tmp_path / "tuned", *given, **tuned)
@@ -129,8 +133,9 @@ def test_tuned_separators_say_on_what_they_rest(mixtures: Path, tmp_path: Path) 
     states = [load_file(each / "separator.safetensors") for each in (base, folder)]
     changed = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
     assert changed == {"network.decoder.weight"}
-    speakers = json.loads((folder / "config.json").read_text())["speakers"]
-    assert speakers == ["s0", "s1", "s10", "s11", "s2", "s3"]
+    facts = json.loads((folder / "config.json").read_text())
+    assert facts["speakers"] == ["s0", "s1", "s10", "s11", "s2", "s3"]
+    assert facts["validation_speakers"] == ["s12", *(f"s{number}" for number in range(4, 10))]
     trained(other, tmp_path / "all", *given, **{**tuned, "trained": "all"})
     assert read_model_info(tmp_path / "all" / "separator")[0].weights == "trained"
     # Who was trained on before is not to be validated on, either.

@@ -81,7 +81,7 @@ def test_a_fine_tuned_separator_starts_from_the_other(tmp_path: Path) -> None:
         assert "--separator results/separation/separators/sepformer-tuned/config.json" in line
         assert "--before results/separation/separation/sepformer/mini-" in line
     (page,) = [line for line in output.splitlines() if "render_separation.py results" in line]
-    assert '"mixtures_trained_on": ["mini-clean", "mini-noisy"]' in page
+    assert '"origin": null, "mixtures_trained_on": ["mini-clean", "mini-noisy"]' in page
 
 
 def test_a_trained_separator_of_another_run_says_who_was_in_its_training(tmp_path: Path) -> None:
@@ -101,6 +101,8 @@ def test_a_trained_separator_of_another_run_says_who_was_in_its_training(tmp_pat
     lines = [line for line in output.splitlines() if "--system mine --config" in line]
     assert len(lines) == 2
     assert all("""--config '{"resample": true}'""" in line for line in lines)
+    (page,) = [line for line in output.splitlines() if "render_separation.py results" in line]
+    assert '"origin": "mine", "mixtures_trained_on": []' in page
 
 
 NETWORK = "separators.sepformer.network"
@@ -114,6 +116,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("mixtures.mini-noisy.counts.test", ..., "separation.mixtures: 'mini-noisy' has no part 'te"),
     ("separators.sepformer.mixtures", "x", "separators.sepformer.mixtures = 'x': not in `mixt"),
     (f"{NETWORK}.speakers", 3, "'sepformer' separates 3 speakers, 'mini-clean' has 2"),
+    ("mixtures.mini-clean.kind", "single", "'sepformer' separates 2 speakers, 'mini-clean' has 1"),
     (f"{NETWORK}.sample_rate", 16_000, "'sepformer' is for 16000 Hz, 'mini-clean' has 8000 Hz"),
     (f"{NETWORK}.kind", "dprnn", "network.kind = 'dprnn': allowed are sepformer, conv-tasnet"),
     (f"{NETWORK}.chunk", 25, "25 is not a multiple of 2"),
