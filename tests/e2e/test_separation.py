@@ -158,7 +158,9 @@ def test_the_report_has_all_of_it(results: Path) -> None:
 
 def test_what_runs_again(run: Path) -> None:
     assert planned(run, CONFIG) == {}
-    more = changed(CONFIG, "mixtures.mini-noisy.counts.test", 62)
+    more = changed(
+        CONFIG, "mixtures.mini-noisy.counts", {"train": 240, "validation": 24, "test": 62}
+    )
     jobs = planned(run, more)
     assert (jobs["draw_mixtures"], jobs["mix_speakers"], jobs["separate"]) == (1, 2, 2)
     assert "train_separator" not in jobs
