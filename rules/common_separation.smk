@@ -161,6 +161,15 @@ def scored_options(wildcards, input):
     return " ".join(f"--{name} {files}" for name, files in given if files)
 
 
+def noise_words(entry):
+    """What the noise of a set of mixtures is."""
+    if not isinstance(entry["noise"], dict):
+        return {"pink": "synthesised pink noise", "wham": "of WHAM!", None: None}[entry["noise"]]
+    folder = entry["noise"]["folder"]
+    shared = "metadata" not in entry and not os.path.isdir(os.path.join(user_path(folder), "tt"))
+    return f"of {folder}{', where training and test share it' if shared else ''}"
+
+
 def sets_of_mixtures():
     """What the page says of each set of mixtures."""
     keys = ("corpus", "metadata", "seed", "speakers", "sample_rate", "mode", "kind", "noise")
@@ -170,9 +179,7 @@ def sets_of_mixtures():
         sets[name] = {key: entry[key] for key in keys if key in entry} | {"part": "test"}
         if "metadata" in entry:
             sets[name]["metadata"] = " and ".join(entry["metadata"]["test"])
-        folder = entry["noise"]["folder"] if isinstance(entry["noise"], dict) else None
-        known = {"pink": "synthesised pink noise", "wham": "of WHAM!"}
-        sets[name]["noise"] = f"of {folder}" if folder else known.get(entry["noise"])
+        sets[name]["noise"] = noise_words(entry)
     return json.dumps(sets)
 
 
