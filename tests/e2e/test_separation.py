@@ -45,7 +45,7 @@ def metrics(results: Path) -> pd.DataFrame:
 
 def test_a_small_separator_separates_speakers_it_never_heard(metrics: pd.DataFrame) -> None:
     gain = metrics.loc["sepformer", "mini-clean", "si_snri"]
-    assert 0.5 < gain["value"]
+    assert gain["value"] > 0.5
     assert gain["low"] < gain["value"] < gain["high"]
     assert (gain["weights"], gain["n"]) == ("trained", 60)
     base = metrics.loc["mixture", "mini-clean", "si_snr"]
