@@ -1,6 +1,6 @@
 """What trainings read: waveforms kept in memory, and random crops of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,14 @@ class Waveforms:
         files: Mapping[str, tuple[str | Path, str]],
         sample_rate: int = SAMPLE_RATE,
         cache_bytes: int = CACHE_BYTES,
+        read: Callable[[str | Path, str, int], Waveform] = read_unchanged,
     ) -> None:
-        """Read these files, each with the checksum that `check_audio` found, by utterance id."""
+        """Read these files, each with the checksum that it had when it was listed, by utterance id.
+
+        `read` takes path, checksum and rate, and names what to do about a file that changed.
+        """
         self.sample_rate = sample_rate
-        self._files, self._room = files, cache_bytes
+        self._files, self._room, self._read = files, cache_bytes, read
         self._cache: dict[str, Waveform] = {}
 
     def read(self, utterance_id: str) -> Waveform:
@@ -36,7 +40,7 @@ class Waveforms:
         """
         if utterance_id in self._cache:
             return self._cache[utterance_id]
-        waveform = read_unchanged(*self._files[utterance_id], self.sample_rate)
+        waveform = self._read(*self._files[utterance_id], self.sample_rate)
         if waveform.nbytes <= self._room:
             self._cache[utterance_id] = waveform
             self._room -= waveform.nbytes

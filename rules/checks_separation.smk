@@ -59,22 +59,34 @@ def network_of(config, separator):
     return config["separators"][first]["network"] if first in config["separators"] else None
 
 
+def sources_of(entry):
+    """How many speakers are heard in a mixture."""
+    return 1 if entry["kind"] == "single" else entry["speakers"]
+
+
 def unlike_mixtures(config, place, separator, mixtures, resample=False):
     """Where a separator's rate or number of speakers is not that of mixtures."""
     network, entry = network_of(config, separator), config["mixtures"][mixtures]
     if network is None or "pretrained" in network:
         return
-    speakers = 1 if entry["kind"] == "single" else entry["speakers"]
-    if network["speakers"] != speakers:
+    if network["speakers"] != sources_of(entry):
         yield (
             f"{place}: {separator!r} separates {network['speakers']} speakers, {mixtures!r} has "
-            f"{speakers}"
+            f"{sources_of(entry)}"
         )
     if network["sample_rate"] != entry["sample_rate"] and not resample:
         yield (
             f"{place}: {separator!r} is for {network['sample_rate']} Hz, {mixtures!r} has "
             f"{entry['sample_rate']} Hz"
         )
+
+
+def systems_before(systems, system):
+    """A system, the one before it, and so on; ends where a circle closes."""
+    names = [system]
+    while names[-1] not in names[:-1] and systems[names[-1]]["before"] is not None:
+        names.append(systems[names[-1]]["before"])
+    return names
 
 
 def misfit_mixtures(config):
@@ -94,6 +106,9 @@ def misfit_mixtures(config):
                         known = ", ".join(METADATA)
                         yield f"{place}.metadata.{part} = {table!r}: no such file, and none of {known}"
             continue
+        for part, count in entry["counts"].items():
+            if count < entry["shards"]:
+                yield f"{place}.counts.{part} = {count}: fewer than `shards`, {entry['shards']}"
         if "test" in entry["counts"]:
             if not has_test_split(corpus):
                 yield f"{place}.counts.test: {entry['corpus']!r} has no test utterances"
@@ -122,6 +137,19 @@ def misfit_separators(config, kind):
         for part in ("train", "validation"):
             if part not in mixtures.get("metadata", mixtures.get("counts")):
                 yield f"{place}.mixtures = {entry['mixtures']!r}: has no part {part!r}"
+        validated, drawn = entry["validation_mixtures"], mixtures.get("counts", {})
+        if validated is not None and validated > drawn.get("validation", validated):
+            yield (
+                f"{place}.validation_mixtures = {validated}: {entry['mixtures']!r} has "
+                f"{drawn['validation']}; null takes all"
+            )
+        network = network_of(config, name)
+        if isinstance(entry["trained"], dict) and network and "blocks" in network:
+            if entry["trained"]["blocks"] > network["blocks"]:
+                yield (
+                    f"{place}.trained.blocks = {entry['trained']['blocks']}: the network has "
+                    f"{network['blocks']}"
+                )
         yield from unlike_mixtures(config, f"{place}.mixtures", name, entry["mixtures"])
 
 
@@ -145,8 +173,11 @@ def misfit_separation(config, kind):
                 config, f"{place}.separator", separator, mixtures, entry["resample"]
             )
         if entry["before"] is not None:
+            line = systems_before(separation["systems"], name)
             if entry["before"] == name:
                 yield f"{place}.before = {name!r}: is this system itself"
+            elif line[-1] == name:
+                yield f"{place}.before: {' after '.join(line)}: none of them comes first"
             missing = set(entry["mixtures"]) - set(
                 separation["systems"][entry["before"]]["mixtures"]
             )

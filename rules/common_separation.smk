@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 SEPARATION = config.get("separation", {"systems": {}, "mixtures": []})
 BASELINE = "mixture"  # a system of its own: the mixtures as they are
@@ -75,7 +76,7 @@ def fetched_noise(reader):
 
 
 def noise_option(reader):
-    return lambda w: f"--noise {noise_folder(w)}" if hears_noise(w, reader) else ""
+    return lambda w: f"--noise {shlex.quote(noise_folder(w))}" if hears_noise(w, reader) else ""
 
 
 def noise_tree(reader):
@@ -158,7 +159,7 @@ def scored_system(wildcards):
 def scored_options(wildcards, input):
     """The same as options of the script."""
     given = [(name, input[name]) for name in scored_system(wildcards)]
-    return " ".join(f"--{name} {files}" for name, files in given if files)
+    return " ".join(f"--{name} {shlex.quote(str(files))}" for name, files in given if files)
 
 
 def noise_words(entry):

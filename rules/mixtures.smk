@@ -6,6 +6,7 @@ no rule declares: what is there and whole is kept.
 """
 
 import os
+import shlex
 
 
 localrules:
@@ -82,7 +83,9 @@ rule draw_mixtures:
         runtime="4h",
     params:
         config=drawn_mixtures,
-        metadata=lambda w, input: " ".join(f"--metadata {file}" for file in input.metadata),
+        metadata=lambda w, input: " ".join(
+            f"--metadata {shlex.quote(file)}" for file in input.metadata
+        ),
         noise=noise_option("draw_mixtures"),
         tree=noise_tree("draw_mixtures"),
     shell:

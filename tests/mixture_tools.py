@@ -41,11 +41,17 @@ def mixture_table(folder: Path, sources: Sequence[Signals], rate: int = 8_000) -
 
 
 def separated_table(
-    folder: Path, estimates: Sequence[Signals], rate: int = 8_000, weights: str = "trained"
+    folder: Path,
+    mixtures: pd.DataFrame,
+    estimates: Sequence[Signals],
+    rate: int = 8_000,
+    weights: str = "trained",
 ) -> pd.DataFrame:
-    """Write the estimates (S, T) of m0, m1 …"""
+    """Write the estimates (S, T) of m0, m1 …, which are the mixtures of a table."""
     rows = [
         _written(folder, {f"estimate_{n}": one for n, one in enumerate(own, 1)}, f"m{index}", rate)
         for index, own in enumerate(estimates)
     ]
-    return pd.DataFrame(rows).assign(weights=weights)[separated_columns(len(estimates[0]))]
+    table = pd.DataFrame(rows).assign(weights=weights)
+    table["mixture_checksum"] = mixtures["mixture_checksum"].to_numpy()
+    return table[separated_columns(len(estimates[0]))]

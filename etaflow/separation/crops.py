@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from etaflow.audio import SILENCE_PEAK, Waveform
 from etaflow.separation.mixing import MetadataError
-from etaflow.separation.tables import num_sources, speakers_of_mixtures
+from etaflow.separation.tables import num_sources, read_listed, speakers_of_mixtures
 from etaflow.waveforms import CACHE_BYTES, Waveforms
 
 TRIES = 100  # to find a crop in which all speak
@@ -37,6 +37,7 @@ class MixtureFiles:
             },
             self.sample_rate,
             cache_bytes,
+            read_listed,
         )
 
     def __len__(self) -> int:

@@ -135,9 +135,12 @@ def write_estimates(
                 writing.result()
     rows = [
         {"mixture_ID": name, "length": count, "sample_rate": rate, "weights": weights}
+        | {"mixture_checksum": checksum}
         | {f"{part}_path": str(path) for part, path in own.items()}
         | {f"{part}_checksum": entry["checksums"][part] for part in parts if entry}
-        for name, count, own, entry in zip(names, samples, files, entries, strict=True)
+        for name, count, (_, checksum), own, entry in zip(
+            names, samples, listed, files, entries, strict=True
+        )
     ]
     return pd.DataFrame(rows)[separated_columns(len(parts))]
 

@@ -29,6 +29,7 @@ RATES = (8_000, 16_000)
 MOST = 9  # speakers in a mixture
 SPEAKERS = [f"speaker_{number}_ID" for number in range(1, MOST + 1)]
 STEP = 2.0**-23  # of 24-bit audio
+NAME = r"[^/\x00-\x1f]+"  # of a file
 
 
 class MetadataError(ValueError):
@@ -106,8 +107,8 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     """Read a metadata CSV, of LibriMix or generated; gains are read to the last digit.
 
     Raises:
-        MetadataError: it is no CSV, columns are missing, there is no row, or a mixture stands
-            twice.
+        MetadataError: it is no CSV, columns are missing, there is no row, a mixture stands twice,
+            or its name cannot be that of its files.
     """
     try:
         table = pd.read_csv(
@@ -124,6 +125,9 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     twice = table["mixture_ID"][table["mixture_ID"].duplicated()]
     if len(twice):
         raise MetadataError(f"{path}: mixture {twice.iloc[0]!r} stands there twice")
+    unfit = table["mixture_ID"][~table["mixture_ID"].str.fullmatch(NAME)]
+    if len(unfit):
+        raise MetadataError(f"{path}: mixture {unfit.iloc[0]!r} cannot be the name of its files")
     return table
 
 

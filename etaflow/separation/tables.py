@@ -27,7 +27,7 @@ def separated_columns(sources: int) -> list[str]:
     """The columns of a table of estimates, so many a mixture."""
     parts = [f"estimate_{n}" for n in range(1, sources + 1)]
     paths, checksums = ([f"{part}_{what}" for part in parts] for what in ("path", "checksum"))
-    return ["mixture_ID", *paths, *NUMBERS, *checksums, "weights"]
+    return ["mixture_ID", *paths, *NUMBERS, "mixture_checksum", *checksums, "weights"]
 
 
 def num_sources(table: pd.DataFrame) -> int:
@@ -84,7 +84,7 @@ def read_separated(path: str | Path, mixtures: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ManifestError: it is no table.
         MetadataError: it has other columns, so more or fewer estimates than the mixtures have
-            sources, or other mixtures, lengths or rates.
+            sources, or other mixtures, which may have the same names.
     """
     table = read_table(path)
     columns = separated_columns(num_sources(mixtures))
@@ -101,7 +101,7 @@ def read_separated(path: str | Path, mixtures: pd.DataFrame) -> pd.DataFrame:
             "separate these mixtures again"
         )
     table = _with_numbers(table, path).set_index("mixture_ID").loc[mixtures["mixture_ID"]]
-    for name in NUMBERS:
+    for name in [*NUMBERS, "mixture_checksum"]:
         odd = np.flatnonzero(table[name].to_numpy() != mixtures[name].to_numpy())
         if len(odd):
             values = [part[name].iloc[odd[0]] for part in (table, mixtures)]

@@ -264,6 +264,9 @@ def test_published_tables_are_read_to_the_last_digit(tmp_path):
         (PUBLISHED.replace("noise_path", "noise"), "no column noise_path"),
         ("a,b\n1,2\n", "no column mixture_ID, source_1_path"),
         (PUBLISHED + PUBLISHED.splitlines()[1] + "\n", "stands there twice"),
+        (PUBLISHED.replace("\n1580-", "\n../../1580-"), "cannot be the name of its files"),
+        (PUBLISHED.replace("\n1580-", "\na\t1580-"), "cannot be the name of its files"),
+        (PUBLISHED + PUBLISHED.splitlines()[1][32:] + "\n", "mixture '' cannot be the name"),
     ],
 )
 def test_tables_that_are_no_metadata_are_refused(tmp_path, text, reason):

@@ -151,5 +151,8 @@ def test_a_crop_in_which_one_is_silent_is_drawn_again(
 def test_a_file_that_changed_is_named(clean: pd.DataFrame, tmp_path: Path) -> None:
     table = with_source(clean, tmp_path / "other.wav", np.ones(SAMPLES))
     write_lossless(tmp_path / "other.wav", np.zeros(SAMPLES, np.float32), RATE)
-    with pytest.raises(AudioError, match=r"other\.wav: changed since"):
+    with pytest.raises(AudioError, match=r"other\.wav: changed since its table was written"):
+        MixtureCrops(MixtureFiles(table), SIZE)[0, (0, 0)]
+    (tmp_path / "other.wav").unlink()
+    with pytest.raises(AudioError, match=r"other\.wav: unreadable"):
         MixtureCrops(MixtureFiles(table), SIZE)[0, (0, 0)]

@@ -39,9 +39,10 @@ def spoilt(leak: float) -> list[Signals]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_table(mixture_table(tmp_path / "mixtures", SOURCES), tmp_path / "mixtures.tsv")
+    mixtures = mixture_table(tmp_path / "mixtures", SOURCES)
+    write_table(mixtures, tmp_path / "mixtures.tsv")
     for name, leak in (("good", 0.1), ("poor", 0.4)):
-        table = separated_table(tmp_path / name, spoilt(leak), weights="published")
+        table = separated_table(tmp_path / name, mixtures, spoilt(leak), weights="published")
         write_table(table, tmp_path / f"{name}.tsv")
     return tmp_path
 
@@ -206,7 +207,10 @@ def test_a_silent_estimate_is_the_systems_failure(folder: Path) -> None:
 def test_estimates_that_do_not_fit(folder: Path) -> None:
     path = folder / "good.tsv"
     table = read_table(path)
-    three = separated_table(folder / "three", draw_sources([1_500] * COUNT, 3))
+    mixtures = read_mixtures([folder / "mixtures.tsv"])
+    three = separated_table(folder / "three", mixtures, draw_sources([1_500] * COUNT, 3))
+    # Such as the same mixtures without noise, which have the same names and lengths.
+    changed = [*table["mixture_checksum"][:3], "0" * 16, *table["mixture_checksum"][4:]]
     other = table.assign(length=[*table["length"][:4], "1234", *table["length"][5:]])
     for wrong, reason in (
         (three, "columns .*estimate_3_path.*; estimates of 2 sources have"),
@@ -215,6 +219,7 @@ def test_estimates_that_do_not_fit(folder: Path) -> None:
         (pd.concat([table, table.iloc[:1]]), "a mixture stands twice"),
         (other, "m4 has a length of 1234, its mixture of 1540"),
         (table.assign(sample_rate="16000"), "m0 has a sample_rate of 16000, its mixture of 8000"),
+        (table.assign(mixture_checksum=changed), "m3 has a mixture_checksum of 0{16}, its mixt"),
     ):
         write_table(wrong, path)
         assert re.search(reason, refusal(folder, "good"))

@@ -105,6 +105,32 @@ def test_a_trained_separator_of_another_run_says_who_was_in_its_training(tmp_pat
     assert '"origin": "mine", "mixtures_trained_on": []' in page
 
 
+def test_paths_may_have_spaces(tmp_path: Path) -> None:
+    config = small_separation_config()
+    for name in ("my noise", "my model"):
+        (tmp_path / name).mkdir()
+    for name in ("config.json", "separator.safetensors"):
+        (tmp_path / "my model" / name).write_text("")
+    (tmp_path / "my table.csv").write_text("")
+    published = {"metadata": {"test": ["my table.csv"]}, "noise": {"folder": "my noise"}}
+    drawn = config["mixtures"]["mini-noisy"]
+    drawn["noise"] = {"folder": "my noise"}
+    kept = ("corpus", "speakers", "sample_rate", "mode", "kind", "format", "shards")
+    config["mixtures"]["published"] = {key: drawn[key] for key in kept} | published
+    entry = {"source": "path", "architecture": "etaflow-separator", "path": "my model"}
+    config["models"]["mine"] = entry | {"weights": "trained"}
+    config["separation"]["mixtures"].append("published")
+    config["separation"]["systems"]["mine"] = {"separator": "mine"}
+    output = snakemake(tmp_path, config, *COMMANDS)
+    commands = [line for line in output.splitlines() if "python " in line and "/scripts/" in line]
+    for option, count in (
+        ("--noise 'my noise'", 3 + 6 + 2),
+        ("--metadata 'my table.csv'", 1),
+        ("--separator 'my model/config.json'", 3),
+    ):
+        assert sum(option in line for line in commands) == count, option
+
+
 NETWORK = "separators.sepformer.network"
 REFUSED: list[tuple[str, Any, str]] = [
     ("mixtures.mini-clean.corpus", "x", "mixtures.mini-clean.corpus = 'x': not in `corpora`"),
@@ -129,6 +155,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("separation.systems.sepformer.separator", "x", "sepformer.separator = 'x': not in `models`"),
     ("separation.systems.sepformer.before", "x", "sepformer.before = 'x': not in `separation.sy"),
     ("separation.systems.sepformer.before", "sepformer", "is this system itself"),
+    ("separation.systems.sepformer.before", "sepformer-tuned", "after sepformer: none of them co"),
+    ("mixtures.mini-clean.kind", "single", "'sepformer' separates 2 speakers, 'mini-clean' has 1"),
+    ("mixtures.mini-clean.shards", 3, "mini-clean.counts.validation = 2: fewer than `shards`, 3"),
+    ("separators.sepformer.validation_mixtures", 3, "'mini-clean' has 2; null takes all"),
+    ("separators.sepformer-tuned.trained.blocks", 3, "trained.blocks = 3: the network has 2"),
     ("separation.systems.sepformer.mixtures", ["x"], "'x' is none of `separation.mixtures`"),
     ("separation.systems.sepformer.mixtures", ["mini-noisy"], "does not separate mini-clean"),
 ]
