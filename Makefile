@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 REPORT := results/mini/report.html
 METRICS := results/mini/conversion/metrics.tsv
 VERIFICATION := results/mini/verification/metrics.tsv
+SEPARATION := results/mini/separation/metrics.tsv
 
 .PHONY: env run test test-fast lint format bench
 
@@ -27,6 +28,7 @@ run: env
 		|| snakemake --cores 1 --quiet all --report $(REPORT)
 	@python scripts/show_metrics.py --metrics $(METRICS)
 	@python scripts/show_metrics.py --metrics $(VERIFICATION)
+	@python scripts/show_metrics.py --metrics $(SEPARATION)
 	@echo "Report: $(REPORT)"
 
 test: test-fast

@@ -95,17 +95,18 @@ def _grid(table: pd.DataFrame, down: str, across: str, corner: str) -> list[str]
 def format_metrics_table(table: pd.DataFrame) -> str:
     """The figures as text: a row a metric, a column a system, `value [low, high]`.
 
-    Figures of verification stand the other way round, a block for each list of trials: its systems
-    are many, and its metrics few. A line below names the systems that have untrained weights in
+    Figures of several lists of trials or sets of mixtures stand the other way round, a block each:
+    systems are many, and metrics few. A line below names the systems that have untrained weights in
     their path.
     """
     figures = table[["value", "low", "high"]].astype(float)
     cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in figures.to_numpy()]
     filled = table.assign(cell=cells)
-    if "trials" in table:
+    measured_on = [name for name in ("trials", "mixtures") if name in table]
+    if measured_on:
         blocks = [
-            _grid(block, "system", "metric", str(trials))
-            for trials, block in filled.groupby("trials", sort=False)
+            _grid(block, "system", "metric", str(name))
+            for name, block in filled.groupby(measured_on[0], sort=False)
         ]
     else:
         order = filled["metric"].map(in_order(filled["metric"]).index)

@@ -280,7 +280,10 @@ def test_the_transcribing_script_writes_a_row_a_waveform(tmp_path):
     assert "without --model-dir" in done.stderr
 
 
-def test_verification_prints_a_block_for_each_list_and_a_line_for_each_system() -> None:
+@pytest.mark.parametrize("measured_on", ["trials", "mixtures"])
+def test_a_block_is_printed_for_each_list_or_set_and_a_line_for_each_system(
+    measured_on: str,
+) -> None:
     rows = [
         [system, trials, metric, value, value - 1, value + 1, 10, weights]
         for trials in ("vox1-o", "mine")
@@ -288,7 +291,7 @@ def test_verification_prints_a_block_for_each_list_and_a_line_for_each_system() 
         for metric, value in (("eer", 5.0), ("cllr", 2.0))
         if (system, metric) != ("a", "cllr")
     ]
-    columns = ["system", "trials", "metric", "value", "low", "high", "n", "weights"]
+    columns = ["system", measured_on, "metric", "value", "low", "high", "n", "weights"]
     printed = format_metrics_table(pd.DataFrame(rows, columns=columns)).splitlines()
     assert printed[0].split() == ["vox1-o", "eer", "cllr"]
     assert printed[1] == "b       5.00 [4.00, 6.00]  2.00 [1.00, 3.00]"
