@@ -24,7 +24,7 @@ from etaflow.separation.networks import create_separator
 from etaflow.separation.separate import separate
 from tests.bench import median_seconds, report
 
-SECONDS, RATE = 240, 8_000
+SECONDS, RATE = 60, 8_000
 SEPFORMER = {
     "kind": "sepformer",
     "sample_rate": RATE,
