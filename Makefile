@@ -2,6 +2,8 @@
 SHELL := bash
 PYTHON ?= python3
 CORES ?= $(shell nproc)
+# Two files of tests at a time: many wait, for a cluster or for Snakemake to start.
+PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 REPORT := results/mini/report.html
@@ -9,7 +11,7 @@ METRICS := results/mini/conversion/metrics.tsv
 VERIFICATION := results/mini/verification/metrics.tsv
 SEPARATION := results/mini/separation/metrics.tsv
 
-.PHONY: env run test test-fast lint format bench
+.PHONY: env run serve test test-fast lint format bench
 
 env: $(VENV)/ready
 
@@ -31,11 +33,16 @@ run: env
 	@python scripts/show_metrics.py --metrics $(SEPARATION)
 	@echo "Report: $(REPORT)"
 
+# The page at http://127.0.0.1:8000, of the bundle that `make run` makes.
+serve: env
+	snakemake --cores $(CORES) --quiet rules -- results/mini/bundle/config.json
+	etaflow serve --bundle results/mini/bundle
+
 test: test-fast
-	pytest -m slow
+	$(PYTEST) -m slow --durations=25
 
 test-fast: env
-	pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: env
 	ruff check .
@@ -52,9 +59,11 @@ format: env
 
 bench: env
 	python tests/bench.py
-	python tests/bench_planning.py
+	python -m tests.bench_planning
+	python -m tests.bench_rates
 	python tests/bench_features.py
 	python -m tests.bench_vocoder
 	python tests/bench_training.py
 	python -m tests.bench_verification
 	python -m tests.bench_separation
+	python -m tests.bench_serving

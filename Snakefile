@@ -38,6 +38,7 @@ wildcard_constraints:
     eta=one_of(config["eta"]),
     vocoder=one_of(config["vocoder"]),
     model=one_of(config["models"]),
+    pretrained=one_of(config["pretraining"]),
     encoder=one_of([*config["models"], *config["encoders"]]),
     cut=r"|-first[\d.]+s",
     verifier=one_of(config.get("verification", {}).get("systems", {})),
@@ -53,6 +54,7 @@ wildcard_constraints:
 
 include: "rules/corpora.smk"
 include: "rules/models.smk"
+include: "rules/pretraining.smk"
 include: "rules/features.smk"
 include: "rules/embeddings.smk"
 include: "rules/eta.smk"
@@ -72,6 +74,7 @@ include: "rules/report_separation.smk"
 localrules:
     all,
     manifests,
+    pretraining,
     features,
     eta,
     vocoder,
@@ -88,3 +91,24 @@ rule all:
     default_target: True
     input:
         rules.report.input,
+
+
+# Snakemake does not pass a profile's `gpu=0` on to the jobs that it submits; their environment does.
+LIMIT = "ETAFLOW_GPUS"
+if "gpu" in workflow.global_resources and workflow.global_resources["gpu"].value == 0:
+    os.environ[LIMIT] = "0"
+
+for each in workflow.rules:
+    if not each.output:
+        # A target misses whatever it rests on, and not only the last files.
+        each.set_input(lambda wildcards, files=list(each.input): upstream(files))
+    elif "code" in each.input.keys():
+        # As inputs, files that are older than an output are not compared.
+        each.set_params(digest=fingerprint("", *each.input.code))
+    asked = dict(each.resources)
+    if "gpu" in asked and os.environ.get(LIMIT) == "0":
+        asked["gpu"] = type(asked["gpu"])("gpu", 0)
+    if "gpu" not in asked or os.environ.get(LIMIT) == "0":
+        # A profile's default model of GPU is for jobs of GPUs: SLURM gives one to whoever names it.
+        asked.pop("gpu_model", None)
+    each.resources = type(each.resources)(asked)

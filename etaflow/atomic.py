@@ -5,11 +5,12 @@ is complete. A killed program leaves at most the `.part`, which the next run wri
 with.
 """
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ def part_path(path: Path) -> Path:
     """Where the unfinished version of `path` lies; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.part")
+
+
+# Under this much room a failed write is put down to the disk; libraries seldom say so themselves.
+_FULL_BYTES = 1 << 16
+
+
+def _note_full_disk(error: BaseException, path: Path) -> None:
+    """Say with an error, where it is so, that the disk was full when `path` was to be written."""
+    with suppress(OSError):
+        free = shutil.disk_usage(path.parent).free
+        full = free < _FULL_BYTES or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full and isinstance(error, Exception) and not getattr(error, "__notes__", None):
+            error.add_note(
+                f"{path}: not written, its disk is full ({free:,} bytes are free); make room and "
+                "run again"
+            )
 
 
 def _flush(path: Path) -> None:
@@ -43,7 +60,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         replace_with_part(path)
-    except BaseException:
+    except BaseException as error:
+        _note_full_disk(error, path)
         part.unlink(missing_ok=True)
         raise
 
@@ -64,7 +82,8 @@ def atomic_directory(path: str | Path, resume: bool = False) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
+        _note_full_disk(error, path)
         if not resume:
             shutil.rmtree(part, ignore_errors=True)
         raise

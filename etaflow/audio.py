@@ -165,8 +165,15 @@ def read_unchanged(path: str | Path, checksum: str, sample_rate: int = SAMPLE_RA
     """Read a file as mono (T,) at `sample_rate`.
 
     Raises:
-        AudioError: as `read_audio`, or the file has another checksum than `check_audio` found.
+        AudioError: as `read_audio`, or the file is gone, or has another checksum than `check_audio`
+            found.
     """
+    if not Path(path).is_file():
+        raise AudioError(
+            path,
+            "gone since its manifest was made; put it back, or run `snakemake manifests`, "
+            "then go on",
+        )
     if file_checksum(path) != checksum:
         raise AudioError(
             path, "changed since its manifest was made; run `snakemake manifests`, then go on"

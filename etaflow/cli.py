@@ -1,4 +1,4 @@
-"""The command line: `etaflow convert …`, `analyze …`, `embed …`, `verify …`, `separate …`."""
+"""The command line: `etaflow convert`, `analyze`, `embed`, `verify`, `separate`, `serve` …"""
 
 import json
 import math
@@ -7,12 +7,34 @@ from typing import Annotated
 
 import typer
 
+from etaflow.client_commands import client_app
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(client_app, name="client")
 
 Bundle = Annotated[
-    str, typer.Option(help="of a run: results/RUN/bundle, or OWNER/NAME on the Hugging Face Hub")
+    str | None,
+    typer.Option(
+        help="of a run: results/RUN/bundle, or OWNER/NAME on the Hugging Face Hub; without it, the "
+        "small one that comes with etaflow"
+    ),
 ]
 Gpus = Annotated[int, typer.Option(help="1 to compute on the GPU")]
+
+
+def _named(bundle: str | None) -> str:
+    """The bundle that was named, or the one that comes with etaflow, with a line that says so."""
+    from etaflow.bundles import shipped_bundle
+
+    if bundle is not None:
+        return bundle
+    folder = str(shipped_bundle())
+    typer.echo(
+        "note: no --bundle given, so these are the small models that come with etaflow; "
+        "`snakemake -c4 --configfile config/knnvc-pretrained.yaml` makes a bundle of large ones",
+        err=True,
+    )
+    return folder
 
 
 @app.callback()
@@ -25,7 +47,7 @@ def convert(
     source: Annotated[Path, typer.Argument(help="recording whose words are kept")],
     references: Annotated[list[Path], typer.Argument(help="recordings of the target speaker")],
     output: Annotated[Path, typer.Option("--output", "-o", help="WAV or FLAC file to write")],
-    bundle: Bundle,
+    bundle: Bundle = None,
     method: Annotated[
         str, typer.Option(help="copy, knn, linear, mkl, mkl+knn …; with -eta-source or -eta behind")
     ] = "knn",
@@ -59,7 +81,7 @@ def convert(
             check_audio(path)
             if output.exists() and output.samefile(path):
                 raise FileExistsError(f"{output} is one of the recordings; write to another file")
-        converter = VoiceConverter.from_pretrained(bundle, select_device(gpus))
+        converter = VoiceConverter.from_pretrained(_named(bundle), select_device(gpus))
         waveform = on_disk(read_blocks(source))
         voices = [read_audio(path) for path in references]
         blocks = progress(
@@ -88,8 +110,8 @@ def convert(
 @app.command()
 def analyze(
     recording: Annotated[Path, typer.Argument(help="recording to split")],
-    bundle: Bundle,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write; a new one")],
+    bundle: Bundle = None,
     gpus: Gpus = 0,
 ) -> None:
     """Split the features of a RECORDING into speaker and rest: arrays, measures and a figure."""
@@ -101,7 +123,7 @@ def analyze(
     try:
         check_output(output)
         check_audio(recording)
-        converter = VoiceConverter.from_pretrained(bundle, select_device(gpus))
+        converter = VoiceConverter.from_pretrained(_named(bundle), select_device(gpus))
         analyze(read_audio(recording), converter).save(output)
     except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -154,7 +176,13 @@ def embed(
 def verify(
     one: Annotated[Path, typer.Argument(help="recording")],
     other: Annotated[Path, typer.Argument(help="recording to compare it with")],
-    bundle: Annotated[Path, typer.Option(help="folder of a verifier")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of a verifier, or of a bundle that has one; without it, the small bundle "
+            "that comes with etaflow"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     gpus: Gpus = 0,
 ) -> None:
@@ -170,7 +198,8 @@ def verify(
     try:
         for path in (one, other):
             check_audio(path)
-        verifier = Verifier.from_pretrained(bundle, select_device(gpus))
+        folder = bundle or _named(None)
+        verifier = Verifier.from_pretrained(folder, select_device(gpus))
         decision = verifier.score(read_audio(one), read_audio(other))
     except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -229,3 +258,79 @@ def separate(
         )
     if info.weights == "untrained":
         typer.echo("note: this separator is untrained; expect noise", err=True)
+
+
+@app.command()
+def serve(
+    bundle: Bundle = None,
+    host: Annotated[str, typer.Option(help="127.0.0.1, 0.0.0.0 or ::")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="1024 to 65535", min=1024, max=65535)] = 8000,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of limits and workers, as config/serve.yaml")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="to compute on; 0 for the CPU", min=0)] = 0,
+) -> None:
+    """Serve a bundle over HTTP: the web page at /, the API, its documentation at /docs.
+
+    Whoever is to use it from other machines needs one of the keys in ETAFLOW_API_KEYS.
+    """
+    from etaflow.serve.settings import read_settings
+
+    try:
+        from etaflow.serve.server import keys_of_environment
+        from etaflow.serve.server import serve as serve_bundle
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: {error}; install it with `pip install etaflow[serve]`", err=True)
+        raise typer.Exit(1) from error
+    try:
+        settings = read_settings(config)
+        serve_bundle(_named(bundle), host, port, settings, gpus, keys_of_environment())
+    except (ValueError, RuntimeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def plan(
+    configfile: Annotated[Path, typer.Option(help="of the run: config/NAME.yaml")],
+    config: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE, as Snakemake's --config; may be repeated")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="as Snakemake's")] = None,
+    workflow_profile: Annotated[str | None, typer.Option(help="as Snakemake's")] = None,
+) -> None:
+    """Print what a run will take before anything is spent: jobs, time, disk, memory of each rule.
+
+    To be called where Snakemake would be, in the folder of the project. Times are amounts by rates
+    that were measured; what is not known is said to be. Nothing is written.
+    """
+    from etaflow.planning import plan_table
+    from etaflow.planning.jobs import PlanError
+
+    # Of the folder, as Snakemake takes it, or else of the project that this is installed from.
+    places = (Path.cwd(), Path(__file__).resolve().parents[1])
+    snakefile = next(
+        (place / "Snakefile" for place in places if (place / "Snakefile").exists()), None
+    )
+    if snakefile is None:
+        typer.echo("error: no Snakefile here; call this in the folder of the project", err=True)
+        raise typer.Exit(1)
+    if not configfile.is_file():
+        typer.echo(f"error: there is no config file {configfile}", err=True)
+        raise typer.Exit(1)
+    if workflow_profile is not None and workflow_profile != "none":
+        # Snakemake would go on without it, and say nothing.
+        chosen = [place / workflow_profile for place in (Path.cwd(), Path("profiles"))]
+        chosen.append(snakefile.parent / "profiles" / workflow_profile)
+        if not any(place.exists() for place in chosen):
+            typer.echo(f"error: there is no workflow profile {workflow_profile}", err=True)
+            raise typer.Exit(1)
+    arguments = ["--configfile", str(configfile)]
+    arguments += ["--config", *config] if config else []
+    arguments += ["--profile", profile] if profile else []
+    arguments += ["--workflow-profile", workflow_profile] if workflow_profile else []
+    try:
+        typer.echo(plan_table(snakefile, arguments))
+    except (PlanError, ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error

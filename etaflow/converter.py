@@ -10,9 +10,11 @@ import torch
 from safetensors import SafetensorError
 
 from etaflow.audio import SAMPLE_RATE, Waveform, resampled_length
+from etaflow.bundles import FILES, FORMAT, shipped_bundle
 from etaflow.eta import EtaModel
 from etaflow.hub import HubError, pretrained_folder
 from etaflow.loudness import loudness_gain
+from etaflow.methods import ConversionError, Method, possible_method
 from etaflow.models import read_model_info, worst_weights
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
 from etaflow.ssl import SSLEncoder
@@ -20,21 +22,25 @@ from etaflow.store import Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
 from etaflow.vocoder.generator import CHUNK_FRAMES
-from etaflow.voices import ConversionError, Method, Voice, mean_embedding, parse_method
+from etaflow.voices import Voice, mean_embedding
 
-BUNDLE_FORMAT = "etaflow-bundle/1"
-# What is fetched of a repository: pickles only where the loader of a bundled model reads them.
-BUNDLE_FILES = (
-    *("*.json", "*.md", "*.safetensors"),
-    *("ssl/pytorch_model*.bin", "speaker/embedding_model.ckpt"),
-)
 LOUDNESS = -16.0  # LUFS, of conversions, as in kNN-VC
 FIT_CHUNKS = 5  # of up to a minute, that maps of a long source are fitted on
 EMBEDDED_SECONDS = 60  # at a time
 
 
+def check_inside(folder: Path, part: str) -> None:
+    """Raise `ConversionError` if a model of a bundle has its files elsewhere.
+
+    A bundle that came from others must not have other files of this machine loaded.
+    """
+    _, files = read_model_info(folder / part)
+    if not files.resolve().is_relative_to(folder.resolve()):
+        raise ConversionError(f"{folder}: {part}/model.json points outside the bundle")
+
+
 class VoiceConverter:
-    """Converts the voice of a source to that of references; see `etaflow.voices.Method` for how."""
+    """Says a source in the voice of references; `etaflow.methods.Method` says how."""
 
     def __init__(
         self,
@@ -74,37 +80,37 @@ class VoiceConverter:
 
     @classmethod
     def from_pretrained(
-        cls, bundle: str | Path, device: str | torch.device = "cpu"
+        cls, bundle: str | Path | None = None, device: str | torch.device = "cpu"
     ) -> "VoiceConverter":
-        """Load the bundle that a run made.
+        """Load a bundle: that of a run, or the small one that comes with etaflow.
 
         One without an Eta model has no speaker encoder either, and converts by the methods without
         `-eta`.
 
         Args:
             bundle: its folder (`results/{run}/bundle`); or, as text, the repository of the Hugging
-                Face Hub that it was uploaded to: `owner/name` or `owner/name@revision`.
+                Face Hub that it was uploaded to: `owner/name` or `owner/name@revision`. None: the
+                one that comes with etaflow.
             device: where to compute.
 
         Raises:
             HubError: there is neither such a folder nor such a repository.
             ConversionError: it is no bundle, or is damaged.
+            FileNotFoundError: none is named, and none came with this installation.
         """
-        folder = pretrained_folder(bundle, BUNDLE_FILES)
+        bundle = shipped_bundle() if bundle is None else bundle
+        folder = pretrained_folder(bundle, FILES)
         if not (folder / "config.json").is_file():
             raise ConversionError(f"{bundle} is no bundle: it has no config.json")
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config.get("format") != BUNDLE_FORMAT:
+            if config.get("format") != FORMAT:
                 raise ConversionError(
-                    f"{bundle}: format {config.get('format')!r}, expected {BUNDLE_FORMAT}"
+                    f"{bundle}: format {config.get('format')!r}, expected {FORMAT}"
                 )
             with_eta = config.get("eta", True)
             for part in ("ssl", "speaker") if with_eta else ("ssl",):
-                # A bundle from elsewhere must not have other files of this machine loaded.
-                _, files = read_model_info(folder / part)
-                if not files.resolve().is_relative_to(folder.resolve()):
-                    raise ConversionError(f"{bundle}: {part}/model.json points outside the bundle")
+                check_inside(folder, part)
             return cls(
                 SSLEncoder.from_pretrained(
                     folder / "ssl", config["layer"], config["normalize"], device=device
@@ -138,17 +144,7 @@ class VoiceConverter:
             ConversionError: there is no such method, it needs an Eta model and there is none, or
                 the vocoder reads other features.
         """
-        method = parse_method(name)
-        if self.eta is None and (method.needs_eta or self.reads_eta):
-            raise ConversionError(f"{name} needs an Eta model, and there is none")
-        if self.reads_eta and method.steps == ():
-            return Method(name, (), "eta")
-        if self.reads_eta and method.space != "eta":
-            raise ConversionError(
-                f"{name}: the vocoder was trained on eta features; use copy, or a method that ends "
-                "in -eta"
-            )
-        return method
+        return possible_method(name, self.eta is not None, self.reads_eta)
 
     def voice(
         self,
@@ -170,8 +166,8 @@ class VoiceConverter:
             for features, waveform in zip(self.ssl.encode(waveforms), waveforms, strict=True)
         ]
 
-    def embed(self, waveform: Waveform) -> Floats:
-        """Speaker embedding (V,) of a 16 kHz waveform; of a long one the mean over its minutes.
+    def embed(self, waveforms: Sequence[Waveform]) -> Floats:
+        """Speaker embeddings (U, V) of 16 kHz waveforms; of a long one the mean over its minutes.
 
         Raises:
             ConversionError: there is no speaker encoder.
@@ -179,10 +175,14 @@ class VoiceConverter:
         if self.speaker_encoder is None:
             raise ConversionError("the methods with -eta need a speaker encoder")
         size = EMBEDDED_SECONDS * SAMPLE_RATE
-        count = max(1, len(waveform) // size)  # the last minute may be almost two
-        edges = [*(size * number for number in range(count)), len(waveform)]
-        pieces = [waveform[start:stop] for start, stop in pairwise(edges)]
-        return mean_embedding(np.concatenate([self.speaker_encoder.embed([p]) for p in pieces]))
+        pieces, ends = [], [0]
+        for waveform in waveforms:
+            count = max(1, len(waveform) // size)  # the last minute may be almost two
+            edges = [*(size * number for number in range(count)), len(waveform)]
+            pieces += [waveform[start:stop] for start, stop in pairwise(edges)]
+            ends.append(len(pieces))
+        embedded = self.speaker_encoder.embed(pieces)
+        return np.stack([mean_embedding(embedded[start:end]) for start, end in pairwise(ends)])
 
     def vocode(self, features: Floats, num_samples: int) -> Waveform:
         """Waveform of the features (T, D) of a source that has `num_samples` at 16 kHz.
@@ -218,13 +218,13 @@ class VoiceConverter:
         asked = self.method(method)
         embeddings = None
         if asked.space == "eta" and asked.steps:
-            embeddings = np.stack([self.embed(waveform) for waveform in reference_waves])
+            embeddings = self.embed(reference_waves)
         references = self.encode_references(reference_waves) if asked.steps else []
         voice = self.voice(method, references, embeddings, topk)
         chunks = self.ssl.stream(source_wave)
         first = list(islice(chunks, FIT_CHUNKS))
         convert = voice.mapping(
-            torch.cat(first), self.embed(source_wave) if asked.needs_eta else None
+            torch.cat(first), self.embed([source_wave])[0] if asked.needs_eta else None
         )
         device = next(self.vocoder.parameters()).device
 

@@ -1,5 +1,6 @@
 """Opening audio files: one way for what libsndfile reads, and for M4A, which PyAV decodes."""
 
+import io
 import itertools
 import struct
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Samples = npt.NDArray[np.float32]
 
 M4A = ".m4a"
+UNKNOWN = (1 << 63) - 1  # libsndfile's number of samples for a FLAC file that does not tell
 TOLERANCE = 0.05  # s that a header may round up; a packet of 16 kHz has 0.064 s
 
 
@@ -38,7 +40,7 @@ class AudioError(ValueError):
 class Sound:
     """An audio file that is open."""
 
-    path: Path
+    path: Path | str  # or the name of a stream, for errors
     rate: int  # Hz
     channels: int
     promised: int | None  # samples a channel, where the header tells
@@ -76,47 +78,70 @@ def open_audio(path: str | Path) -> Iterator[Sound]:
     try:
         if path.stat().st_size == 0:
             raise AudioError(path, "empty file")
-        opened = _open_m4a(path) if path.suffix.lower() == M4A else _open_soundfile(path)
-        with opened as sound:
-            yield sound
+        if path.suffix.lower() == M4A:
+            with _open_m4a(path) as sound:
+                yield sound
+        else:
+            with path.open("rb") as stream:
+                truncated = _is_truncated(stream)
+            with _open_soundfile(path, path, truncated) as sound:
+                yield sound
     except OSError as error:
         raise AudioError(path, f"unreadable: {error.strerror or error}") from error
 
 
 @contextmanager
-def _open_soundfile(path: Path) -> Iterator[Sound]:
-    if _is_truncated(path):
-        raise AudioError(path, "truncated: the header promises more samples than the file has")
+def open_bytes(file: bytes, name: str) -> Iterator[Sound]:
+    """Open a file that lies in memory, in a format that libsndfile knows by its content.
+
+    Raises:
+        AudioError: as `open_audio`; with the name instead of a path.
+    """
+    stream = io.BytesIO(file)
+    truncated = _is_truncated(stream)
+    stream.seek(0)
+    with _open_soundfile(stream, name, truncated) as sound:
+        yield sound
+
+
+@contextmanager
+def _open_soundfile(source: Path | BinaryIO, name: Path | str, truncated: bool) -> Iterator[Sound]:
+    if truncated:
+        raise AudioError(name, "truncated: the header promises more samples than the file has")
     try:
-        with soundfile.SoundFile(path) as sound:
+        with soundfile.SoundFile(source) as sound:
 
             def decode(size: int) -> Iterator[Samples]:
                 # Not `sound.blocks`: where data ends early, it yields what its buffer held before.
                 while len(block := sound.read(size, dtype="float32", always_2d=True)):
                     yield block
 
-            yield Sound(path, sound.samplerate, sound.channels, sound.frames, decode)
+            if sound.frames == UNKNOWN:
+                # It cannot be read in blocks: libsndfile fails to seek in it.
+                reason = "its header does not tell its length, as of a stream; write the file again"
+                raise AudioError(name, reason)
+            yield Sound(name, sound.samplerate, sound.channels, sound.frames, decode)
     except soundfile.LibsndfileError as error:
-        raise AudioError(path, f"unreadable: {error.error_string}") from error
+        raise AudioError(name, f"unreadable: {error.error_string}") from error
 
 
-def _is_truncated(path: Path) -> bool:
+def _is_truncated(stream: BinaryIO) -> bool:
     """Whether a WAV or AIFF file promises more data than it has; libsndfile reads such gladly."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            data, order = b"data", "<I"
-        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
-            data, order = b"SSND", ">I"
-        else:
-            return False
-        while len(chunk := stream.read(8)) == 8:
-            name, length = chunk[:4], struct.unpack(order, chunk[4:])[0]
-            if name == data:
-                # 0 and 2^32 - 1 stand for "unknown" in files that were streamed.
-                return length not in (0, 0xFFFFFFFF) and stream.tell() + length > size
-            stream.seek(length + length % 2, 1)
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        data, order = b"data", "<I"
+    elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
+        data, order = b"SSND", ">I"
+    else:
+        return False
+    while len(chunk := stream.read(8)) == 8:
+        name, length = chunk[:4], struct.unpack(order, chunk[4:])[0]
+        if name == data:
+            # 0 and 2^32 - 1 stand for "unknown" in files that were streamed.
+            return length not in (0, 0xFFFFFFFF) and stream.tell() + length > size
+        stream.seek(length + length % 2, 1)
     return False
 
 

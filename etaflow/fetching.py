@@ -1,14 +1,19 @@
 """Bringing the models of the registry (see `etaflow.models`) into folders of their own."""
 
 import hashlib
+import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from etaflow.atomic import atomic_directory, write_json
+from etaflow.bundles import PARTS, shipped_bundle
 from etaflow.download import (
     ChecksumError,
     DownloadError,
@@ -63,13 +68,40 @@ def _write_random_ssl(entry: Mapping[str, Any], directory: Path) -> None:
     )
 
 
-def _fingerprint(directory: Path) -> str:
+def fingerprint(directory: Path) -> str:
+    """BLAKE2b-64 of the names and contents of all files in a folder, hexadecimal."""
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(path for path in directory.rglob("*") if path.is_file()):
         digest.update(file.relative_to(directory).as_posix().encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
+
+
+def _shipped_part(architecture: str) -> tuple[str, str, str]:
+    """Revision, weights and folder of a part of the bundle that comes with etaflow.
+
+    Raises:
+        FileNotFoundError: there is none in this installation.
+        ModelError: it has no such part.
+    """
+    folder = shipped_bundle() / PARTS[architecture]
+    if architecture == "etaflow-vocoder":
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"the bundle that comes with etaflow has no {architecture}")
+        trained_on = json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained_on"]
+        return fingerprint(folder), trained_on["weights"], str(folder)
+    if not (folder / "model.json").is_file():
+        raise ModelError(f"the bundle that comes with etaflow has no {architecture}")
+    info, files = read_model_info(folder)
+    # Of a speaker encoder from another package it holds nothing but the name.
+    if architecture == "etaflow-encoder" and info.architecture != architecture:
+        raise ModelError(
+            f"the bundle that comes with etaflow has the speaker encoder {info.architecture}; "
+            f"say `architecture: {info.architecture}`"
+        )
+    # Its own: what goes with it, such as the vocoder beside it, knows it by that.
+    return info.revision, info.weights, str(files.resolve())
 
 
 def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
@@ -101,11 +133,24 @@ def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
     return found
 
 
+@contextmanager
+def _alone_at(directory: Path) -> Iterator[None]:
+    """Workflows may share their resources, and would write the same part: the second waits."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = directory.with_name(f".{directory.name}.lock")
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> ModelInfo:
     """Bring a model of the registry into `directory`, whole or not at all.
 
     An interrupted download is resumed by the next call; see `etaflow.hub.fetch_repository` and
-    `etaflow.download.download`.
+    `etaflow.download.download`. The files of a `path`, and of the bundle that comes with etaflow,
+    stay where they are.
 
     The checksum of a `url` is recorded in `resources/checksums.json`, where `directory` is
     `resources/models/NAME`. An entry that states none has to bear the recorded one from then on, so
@@ -113,10 +158,14 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
 
     Raises:
         ModelError: the source or architecture is unknown, the folder of a `path` is missing, the
-            repository or file cannot be fetched, or the file's checksum is another than expected.
+            bundle that comes with etaflow is or has no such part, the repository or file cannot be
+            fetched, or the file's checksum is another than expected.
     """
     source, architecture = entry["source"], entry["architecture"]
-    with atomic_directory(directory, resume=source in ("huggingface", "url")) as part:
+    with (
+        _alone_at(Path(directory)),
+        atomic_directory(directory, resume=source in ("huggingface", "url")) as part,
+    ):
         revision, weights, path = "", "published", "."
         if source == "random":
             if architecture not in RANDOM_SSL:
@@ -142,7 +191,12 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
             folder = Path(entry["path"]).expanduser().resolve()
             if not folder.is_dir():
                 raise ModelError(f"{name}: {folder} is not a folder")
-            revision, weights, path = _fingerprint(folder), entry["weights"], str(folder)
+            revision, weights, path = fingerprint(folder), entry["weights"], str(folder)
+        elif source == "package" and architecture in PARTS:
+            try:
+                revision, weights, path = _shipped_part(architecture)
+            except (ModelError, FileNotFoundError) as error:
+                raise ModelError(f"{name}: {error}") from error
         elif source == "package":
             revision = version(architecture)
         else:
@@ -162,7 +216,7 @@ def copy_model(model: Path, folder: Path) -> ModelInfo:
     info, files = read_model_info(model.parent)
     found = [path.relative_to(files) for path in files.rglob("*") if path.is_file()]
     names = [path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts)]
-    if info.source in ("path", "run"):
+    if info.source in ("path", "run") or (info.source == "package" and info.path != "."):
         from etaflow.hub import needed_files
 
         # A user's own folder may hold more, such as the weights of another framework; one of a run
@@ -172,4 +226,23 @@ def copy_model(model: Path, folder: Path) -> ModelInfo:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(files / name, folder / name)
     write_json(folder / "model.json", {**vars(info), "path": "."})
+    return info
+
+
+def halve_model(folder: Path) -> ModelInfo:
+    """Round the weights of a copied model to float16; it is another model then, by its revision.
+
+    One whose weights lie in a package of their own stays as it is.
+
+    Raises:
+        ModelError: its weights are a pickle, or a weight is not finite in float16.
+    """
+    from etaflow.weights import halve_weights
+
+    info, files = read_model_info(folder)
+    if not halve_weights(files):
+        return info
+    (folder / "model.json").unlink()
+    info = replace(info, revision=fingerprint(folder))
+    write_json(folder / "model.json", asdict(info))
     return info

@@ -122,6 +122,24 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     return table.astype(dict.fromkeys(_NUMBERS, int))
 
 
+def joint_table(manifests: Sequence[str | Path]) -> pd.DataFrame:
+    """The manifests `CORPUS.….tsv` of one or more corpora in one table.
+
+    Of several corpora, ids get their corpus in front: speaker 225 of one is not that of another.
+    """
+    tables = []
+    for path in map(Path, manifests):
+        table = read_manifest(path)
+        if len(manifests) > 1:
+            names = {
+                name: path.name.split(".")[0] + "/" + table[name]
+                for name in ("utterance_id", "speaker_id")
+            }
+            table = table.assign(**names)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 def training_utterances(table: pd.DataFrame, count: int | None = None, seed: int = 0) -> list[str]:
     """Ids of the `train` split, in order; a seeded draw of `count` of them unless None.
 

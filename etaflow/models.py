@@ -2,10 +2,10 @@
 
 A model is an entry of the config's `models` and, once fetched, a folder with a `model.json` that
 says what it is. Sources: `huggingface` (a repository at a pinned revision), `path` (a folder that
-exists), `url` (one file), `package` (weights inside an installed Python package), `run` (trained
-by this workflow) and `random` (a small architecture
-with seeded random weights, written in the same format as a downloaded one, so that the code which
-loads it is the real one).
+exists), `url` (one file), `package` (weights inside an installed Python package, or in the bundle
+that comes with etaflow), `run` (trained by this workflow) and `random` (a small architecture with
+seeded random weights, written in the same format as a downloaded one, so that the code which loads
+it is the real one).
 """
 
 import json
@@ -46,8 +46,10 @@ def read_model_info(directory: str | Path) -> tuple[ModelInfo, Path]:
     directory = Path(directory)
     try:
         info = ModelInfo(**json.loads((directory / "model.json").read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ModelError(f"{directory} holds no model.json; run the rule fetch_model") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(
+            f"{directory} holds no model.json; name a folder that fetch_model or a training made"
+        ) from error
     except (TypeError, json.JSONDecodeError) as error:
         raise ModelError(
             f"{directory}/model.json is not what fetch_model wrote: {error}"

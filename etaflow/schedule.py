@@ -1,8 +1,32 @@
-"""Learning-rate schedules."""
+"""Learning rates: of groups of parameters, and by step."""
 
 import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential")
+
+
+def adamw(groups: Iterable[tuple[Sequence[nn.Parameter], float, float]]) -> torch.optim.AdamW:
+    """AdamW over groups of parameters, each with its learning rate and weight decay.
+
+    Groups without parameters are left out. `set_rates` sets the rates of a step.
+    """
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": lr, "full_lr": lr, "weight_decay": weight_decay}
+            for parameters, lr, weight_decay in groups
+            if len(parameters)
+        ]
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give each group of `adamw` its learning rate times a factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["full_lr"]
 
 
 def rate(step: int, steps: int, warmup: int, kind: str, decay: float = 0.01) -> float:

@@ -1,8 +1,6 @@
 """Methods of conversion: how the frames of a source become those of a target's voice."""
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,56 +8,10 @@ import torch
 from etaflow.eta import EtaModel
 from etaflow.knn import Pool
 from etaflow.mappings import fit_linear, fit_transport
+from etaflow.methods import ConversionError, Method
 from etaflow.store import Floats, unit_rows
 
-METHOD = re.compile(r"copy|(?P<steps>knn|linear|mkl|mkl\+knn)(?P<space>-eta(?:-source)?)?")
-METHOD_WORDS = "copy, knn, linear, mkl, mkl+knn, and the last four with -eta or -eta-source behind"
-
 Mapping = Callable[[torch.Tensor], torch.Tensor]
-
-
-class ConversionError(ValueError):
-    """A conversion that cannot be made as asked."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a method's name says: `mkl+knn-eta` has the steps mkl and knn, and the space eta.
-
-    Steps, one after the other:
-        knn: kNN-VC (Baas et al. 2023, arXiv 2305.18975): each frame becomes the mean of its nearest
-            reference frames.
-        linear: LinearVC (Kamper et al. 2025, arXiv 2506.01510): one affine map, fitted on pairs of
-            nearest neighbours.
-        mkl: MKL-VC (Lobashev et al. 2025, arXiv 2506.09709): optimal transport between Gaussians,
-            in closed form; for references under a minute.
-        With both mkl and knn the first brings frames near the target's, the second takes real ones.
-    No step (`copy`): the source's own frames, which shows what the vocoder can do.
-
-    Spaces:
-        raw: the features as they are.
-        eta-source: the source's speaker component (Eta-WavLM, arXiv 2505.19273) gives way to the
-            average one, so that b stays on both sides; references are raw.
-        eta: both sides without their speaker components; the target's is added back at the end.
-    """
-
-    name: str
-    steps: tuple[str, ...]
-    space: str
-
-    @property
-    def needs_eta(self) -> bool:
-        """Whether it needs an Eta model and speaker embeddings."""
-        return self.space != "raw"
-
-
-def parse_method(name: str) -> Method:
-    """Read a method's name; another than those of `METHOD_WORDS` raises `ConversionError`."""
-    found = METHOD.fullmatch(name)
-    if not found:
-        raise ConversionError(f"method {name!r}: there are {METHOD_WORDS}")
-    steps = tuple((found["steps"] or "").split("+")) if found["steps"] else ()
-    return Method(name, steps, (found["space"] or "-raw")[1:])
 
 
 def mean_embedding(embeddings: Floats) -> Floats:

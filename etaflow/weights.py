@@ -15,6 +15,7 @@ from etaflow.layered import LayeredNetwork
 from etaflow.models import ModelError, ModelInfo
 
 CONFIG = "config.json"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 Network = TypeVar("Network", bound=LayeredNetwork)
 
@@ -99,6 +100,41 @@ def read_trained(files: Path, weights: str, make: Callable[[dict[str, Any]], Net
         raise ModelError(f"{files / weights} is damaged ({error})") from error
     fill(network, state, files / weights)
     return network
+
+
+def halve_weights(folder: Path) -> bool:
+    """Round the weights in the safetensors of a folder to float16; whether there are any.
+
+    Values below 6e-8 become 0. Numbers that are no floating-point numbers stay as they are.
+
+    Raises:
+        ModelError: a weight is not finite in float16, whose largest is 65504; or the weights are
+            a pickle.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in PICKLES:
+            raise ModelError(
+                f"{file}: the weights are no safetensors, and cannot be written in float16; "
+                "leave them in float32"
+            )
+    files = sorted(folder.rglob("*.safetensors"))
+    for file in files:
+        with safe_open(file, "pt") as stored:
+            # transformers reads in the metadata which library the weights are of.
+            metadata = stored.metadata()
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        halved = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        wrong = [name for name, value in halved.items() if not value.isfinite().all()]
+        if wrong:
+            raise ModelError(f"{file}: not finite in float16: {_listed(wrong)}; use float32")
+        save_file(halved, file, metadata)
+    return bool(files)
 
 
 def save_trained(

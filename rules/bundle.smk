@@ -1,13 +1,13 @@
 """The bundle: what a user takes away from a run, or from published models alone.
 
-Needs a vocoder and the model of its features; an Eta model and metrics where there are any. Makes
-`bundle/`.
+Needs a vocoder and the model of its features; an Eta model and metrics where there are any, and
+the verifier and a separator where the config asks for them. Makes `bundle/`.
 """
 
 if bundled():
 
     rule bundle:
-        """Models, vocoder and Eta model in one folder, with a card that says what they are."""
+        """All models that one uses of a run in one folder, with a card that says what they are."""
         input:
             unpack(bundle_inputs),
             code=source("bundle"),
@@ -18,11 +18,11 @@ if bundled():
         benchmark:
             f"{BENCHMARKS}/bundle.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/speech.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime="1h",
+            mem_mb=sized(2000),
+            runtime=sized(60),
         params:
             config=bundle_config,
             parts=bundle_parts,

@@ -16,20 +16,35 @@ def dangling_references(config):
         if value not in config["encoders"]:
             yield from check(place, value, "models")
 
+    def check_ssl(place, value):
+        if value not in config["pretraining"]:
+            yield from check(place, value, "models")
+
+    for name, entry in config["pretraining"].items():
+        for corpus in corpora_of(entry):
+            yield from check(f"pretraining.{name}.corpus", corpus, "corpora")
+        if "model" in entry["targets"]:
+            yield from check_ssl(f"pretraining.{name}.targets.model", entry["targets"]["model"])
+        if "pretrained" in entry["network"]:
+            start = entry["network"]["pretrained"]
+            yield from check_ssl(f"pretraining.{name}.network.pretrained", start)
     for name, entry in config["ssl"].items():
-        yield from check(f"ssl.{name}.model", entry["model"], "models")
+        yield from check_ssl(f"ssl.{name}.model", entry["model"])
     for section in ("eta", "vocoder"):
         for name, entry in config[section].items():
             if "pretrained" in entry:
                 yield from check(f"{section}.{name}.pretrained", entry["pretrained"], "models")
             else:
-                yield from check(f"{section}.{name}.corpus", entry["corpus"], "corpora")
+                for corpus in corpora_of(entry):
+                    yield from check(f"{section}.{name}.corpus", corpus, "corpora")
             yield from check(f"{section}.{name}.ssl", entry["ssl"], "ssl")
     for name, entry in config["eta"].items():
         yield from check_encoder(f"eta.{name}.encoder", entry["encoder"])
     for name, entry in config["vocoder"].items():
         if "eta" in entry:
             yield from check(f"vocoder.{name}.eta", entry["eta"], "eta")
+        if "start" in entry:
+            yield from check(f"vocoder.{name}.start", entry["start"], "models")
     if "sweep" in config:
         yield from check("sweep.eta", config["sweep"]["eta"], "eta")
         for encoder in config["sweep"].get("encoder", []):
@@ -53,10 +68,15 @@ def dangling_references(config):
         if "pretrained" in network:
             yield from check_encoder(f"encoders.{name}.network.pretrained", network["pretrained"])
         elif "model" in network:
-            yield from check(f"encoders.{name}.network.model", network["model"], "models")
+            yield from check_ssl(f"encoders.{name}.network.model", network["model"])
     if "verification" in config:
         yield from dangling_in_verification(config["verification"], check, check_encoder)
     yield from dangling_in_separation(config, check)
+    bundle = config.get("bundle", {})
+    if bundle.get("verifier") and "verifier" not in config.get("verification", {}):
+        yield "bundle.verifier = True: there is no `verification.verifier` to say of which system"
+    if bundle.get("separator") not in (None, *config["separators"]):
+        yield from check("bundle.separator", bundle["separator"], "models")
     for section in ("conversion", "bundle"):
         if section in config:
             yield from check(f"{section}.vocoder", config[section]["vocoder"], "vocoder")
@@ -119,11 +139,45 @@ def has_test_split(corpus):
     return not all(name.startswith("train-") for name in corpus.get("subsets", ["trials"]))
 
 
+def misfit_generator(place, sizes):
+    """Where the sizes of a generator do not make 20 ms of samples of a frame, or not fit each other."""
+    rate = sizes.get("sample_rate", 16000)
+    if sizes.get("kind") == "istft":
+        upsample, samples = sizes["upsample"], rate // 50
+        if samples % upsample:
+            yield (
+                f"{place}.upsample = {upsample}: it does not divide {samples}, the samples of a "
+                f"frame of 20 ms at {rate} Hz"
+            )
+        elif sizes["n_fft"] * upsample < 2 * samples:
+            yield (
+                f"{place}.n_fft = {sizes['n_fft']}: less than {2 * samples // upsample}, two hops of "
+                f"the STFT with upsample = {upsample} at {rate} Hz"
+            )
+        return
+    hop = math.prod(sizes["upsample_factors"])
+    if hop * 50 != rate:
+        yield (
+            f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, "
+            f"not {rate // 50}, the samples of a frame of 20 ms at {rate} Hz"
+        )
+    for one, other in (
+        ("upsample_factors", "upsample_kernels"),
+        ("resblock_kernels", "resblock_dilations"),
+    ):
+        if len(sizes[one]) != len(sizes[other]):
+            yield f"{place}.{other} = {sizes[other]}: not as many as {one} = {sizes[one]}"
+
+
 def misfits(config):
     """Parts that are there but do not fit each other, found before hours are spent on them."""
 
     def kind(place, name, allowed):
         if name in config["encoders"] and allowed is SPEAKER_ENCODERS:
+            return
+        if name in config["pretraining"] and allowed is not SPEAKER_ENCODERS:
+            if "wavlm" not in allowed:
+                yield f"{place} = {name!r}: a WavLM; allowed: {', '.join(sorted(allowed))}"
             return
         architecture = config["models"][name]["architecture"]
         if architecture not in allowed:
@@ -137,6 +191,7 @@ def misfits(config):
                 "`root: FOLDER`; else register at https://mm.kaist.ac.kr/datasets/voxceleb for a key "
                 "of your own, `export VOXCELEB_KEY=…`, and say `key_env: VOXCELEB_KEY`"
             )
+    yield from misfit_pretraining(config, kind)
     for name, entry in config["ssl"].items():
         yield from kind(f"ssl.{name}.model", entry["model"], SSL_ENCODERS)
     for name, entry in config["eta"].items():
@@ -145,32 +200,30 @@ def misfits(config):
         if "pretrained" in entry:
             yield from kind(f"vocoder.{name}.pretrained", entry["pretrained"], VOCODERS)
             continue
-        if "prematch" not in config and entry["features"] == "prematched":
+        if "prematch" not in config and "prematched" in entry["features"]:
             yield f"prematch: missing; vocoder.{name} is trained on prematched features"
         if (entry["features"] == "eta") != ("eta" in entry):
             yield (
                 f"vocoder.{name}: `features: eta` goes with `eta: NAME`, the entry of `eta` that "
                 f"takes the speaker out of them; features is {entry['features']!r}"
             )
+        if "eta" in entry and len(corpora_of(entry)) > 1:
+            yield f"vocoder.{name}.corpus: of eta features, those of one corpus alone"
         for key in ("ssl", "layer") if "eta" in entry else ():
             if entry[key] != config["eta"][entry["eta"]][key]:
                 yield (
                     f"vocoder.{name}.eta = {entry['eta']!r}: {key} is "
                     f"{config['eta'][entry['eta']][key]!r}, that of the vocoder is {entry[key]!r}"
                 )
-        sizes, place = entry["generator"], f"vocoder.{name}.generator"
-        hop, rate = math.prod(sizes["upsample_factors"]), sizes.get("sample_rate", 16000)
-        if hop * 50 != rate:
+        if ("generator" in entry) == ("start" in entry):
             yield (
-                f"{place}.upsample_factors = {sizes['upsample_factors']}: their product is {hop}, "
-                f"not {rate // 50}, the samples of a frame of 20 ms at {rate} Hz"
+                f"vocoder.{name}: needs either `generator`, the sizes of a new one, or `start: MODEL`, "
+                "the one to train on"
             )
-        for one, other in (
-            ("upsample_factors", "upsample_kernels"),
-            ("resblock_kernels", "resblock_dilations"),
-        ):
-            if len(sizes[one]) != len(sizes[other]):
-                yield f"{place}.{other} = {sizes[other]}: not as many as {one} = {sizes[one]}"
+        elif "start" in entry:
+            yield from kind(f"vocoder.{name}.start", entry["start"], VOCODERS)
+        else:
+            yield from misfit_generator(f"vocoder.{name}.generator", entry["generator"])
     yield from misfit_encoders(config, kind)
     yield from misfit_mixtures(config)
     yield from misfit_separators(config, kind)
@@ -178,6 +231,9 @@ def misfits(config):
         yield from misfit_separation(config, kind)
     if "verification" in config:
         yield from misfit_verification(config, kind)
+    separator = config.get("bundle", {}).get("separator")
+    if separator in config["models"]:
+        yield from kind("bundle.separator", separator, SEPARATORS)
     if "probe" in config:
         corpus = config["corpora"][config["probe"]["corpus"]]
         if not has_test_split(corpus):

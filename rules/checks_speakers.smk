@@ -27,6 +27,43 @@ def corpora_heard(config, encoder):
     return sorted({c for e in entries if e.get("steps") != 0 for c in corpora_of(e)})
 
 
+def made_from(config, name):
+    """The models that a pretraining goes on from or predicts."""
+    entry = config["pretraining"].get(name, {"network": {}, "targets": {}})
+    named = (entry["network"].get("pretrained"), entry["targets"].get("model"))
+    return {each for each in named if each is not None}
+
+
+def corpora_pretrained(config, name):
+    """The corpora that a WavLM, and those that it comes from, are pretrained on in this run."""
+    entry = config["pretraining"].get(name)
+    found = set(corpora_of(entry)) if entry else set()
+    return sorted(found.union(*(corpora_pretrained(config, o) for o in made_from(config, name))))
+
+
+def misfit_pretraining(config, kind):
+    """Pretrainings that could only fail."""
+    for name, entry in config["pretraining"].items():
+        place = f"pretraining.{name}"
+        for section in ("models", "encoders", "separators"):
+            if name in config[section]:
+                yield f"{place}: `{section}` has that name, too; the two must differ"
+        before, seen = made_from(config, name), set()
+        while before - seen:
+            seen |= before
+            before = {each for other in before for each in made_from(config, other)}
+        if name in seen:
+            yield f"{place}: it is made from itself, by `network.pretrained` or `targets.model`"
+        if "pretrained" in entry["network"]:
+            start = entry["network"]["pretrained"]
+            wavlms = {each for each in SSL_ENCODERS if each.startswith("wavlm")}
+            yield from kind(f"{place}.network.pretrained", start, wavlms)
+        if "model" in entry["targets"]:
+            yield from kind(f"{place}.targets.model", entry["targets"]["model"], SSL_ENCODERS)
+        if entry["overlaid"]["speech"] + entry["overlaid"]["noise"] > 1:
+            yield f"{place}.overlaid: the two probabilities are more than 1 together"
+
+
 def misfit_encoders(config, kind):
     """Trainings of speaker encoders that could only fail."""
     for name, entry in config["encoders"].items():

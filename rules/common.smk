@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
 from functools import cache
 
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 
 sys.path.insert(0, workflow.basedir)
+from etaflow.bundles import PARTS, shipped_bundle
 from etaflow.manifest import shard_names
-from etaflow.provenance import source_files
+from etaflow.provenance import fingerprint, source_files
 
 
 def one_of(names):
@@ -54,6 +57,42 @@ def source(script):
     return [os.path.relpath(file) for file in files]
 
 
+def upstream(targets):
+    """All files that targets are made from, at any remove, as far as jobs make them.
+
+    Snakemake 9.27 does not miss a file whose products are there. A job that failed after a change has
+    lost its outputs, and what was made of the old ones would pass for new.
+    """
+    found, waiting = [], list(targets)
+    seen = set(waiting)
+    while waiting:
+        file = waiting.pop()
+        for maker in workflow.rules:
+            if any(output.match(file) for output in maker.output):
+                found.append(file)
+                made_from = maker.expand_input(Wildcards(fromdict=maker.get_wildcards(file)))[0]
+                waiting += [each for each in made_from if each not in seen]
+                seen.update(made_from)
+    return found
+
+
+def sized(base, **per_mb):
+    """What a job asks for: a base, and so much for each MB of the named inputs.
+
+    An attempt that failed, for lack of memory or of time, is followed by one that is given more.
+    """
+
+    def asked(wildcards, input, attempt):
+        total = base
+        for name, factor in per_mb.items():
+            files = input.get(name, [])
+            files = [files] if isinstance(files, str) else files
+            total += factor * sum(os.path.getsize(file) for file in files) / 1e6
+        return attempt * math.ceil(total)
+
+    return asked
+
+
 # --- paths
 
 
@@ -64,13 +103,9 @@ BENCHMARKS = f"benchmarks/{config['run']}"
 # What a training is followed by.
 TRACKER = config.get("tracker", "tensorboard") or "none"
 
-# Starts a training, in a process a GPU. Chosen by the shell and not in params: another number of
-# GPUs is no reason to train again.
-LAUNCH = (
-    "launch=python; [ {resources.gpu} -lt 2 ] || launch='accelerate launch --multi_gpu"
-    " --num_processes {resources.gpu} --num_machines 1 --main_process_port 0"
-    " --mixed_precision no --dynamo_backend no'; $launch"
-)
+# Starts a training, in a process a GPU. How many there are, and on how many machines, is in no
+# params: another number is no reason to train again.
+LAUNCH = "python -m etaflow.launch --gpus {resources.gpu} --machines {resources.nodes} --"
 
 
 def shards(corpus):
@@ -96,7 +131,9 @@ def vocoders(pretrained):
 def feature_sets():
     """What the config asks features for: (corpus, ssl, layer), each once, in order."""
     makers = [*config["eta"].values(), *(config["vocoder"][n] for n in vocoders(pretrained=False))]
-    asked = {(entry["corpus"], entry["ssl"], entry["layer"]) for entry in makers}
+    asked = {
+        (corpus, entry["ssl"], entry["layer"]) for entry in makers for corpus in corpora_of(entry)
+    }
     if "probe" in config:
         probed = config["probe"]["corpus"]
         asked |= {(probed, entry["ssl"], entry["layer"]) for entry in config["eta"].values()}
@@ -139,10 +176,21 @@ def features_of(section):
 
     def files(wildcards):
         entry = entry_of(section, wildcards)
-        stage = "prematch" if entry.get("features") == "prematched" else "features"
-        return shard_files(stage, entry["corpus"], entry["ssl"], entry["layer"])
+        stage = "prematch" if "prematched" in entry.get("features", "") else "features"
+        return [
+            file
+            for corpus in corpora_of(entry)
+            for file in shard_files(stage, corpus, entry["ssl"], entry["layer"])
+        ]
 
     return files
+
+
+def raw_beside_prematched(wildcards):
+    """The features that a vocoder trains on beside prematched ones, if so."""
+    entry = entry_of("vocoder", wildcards)
+    corpora = corpora_of(entry) if entry["features"] == "raw+prematched" else []
+    return [f for c in corpora for f in shard_files("features", c, entry["ssl"], entry["layer"])]
 
 
 def trained_vocoder(wildcards):
@@ -163,6 +211,12 @@ def eta_of_vocoder(wildcards):
     }
 
 
+def start_of_vocoder(wildcards):
+    """The vocoder that a training starts from; one from nothing has none."""
+    entry = entry_of("vocoder", wildcards)
+    return [model(entry["start"])] if "start" in entry else []
+
+
 def eta_options(wildcards, input):
     """The same as options of a script."""
     if "eta" not in input.keys():
@@ -171,8 +225,11 @@ def eta_options(wildcards, input):
 
 
 def recordings_of(section):
-    """The manifest, without texts, of the corpus of an entry of `eta` or `vocoder`."""
-    return lambda w: f"{RESULTS}/manifests/{entry_of(section, w)['corpus']}.recordings.tsv"
+    """The manifests, without texts, of the corpora of an entry of `eta` or `vocoder`."""
+    return lambda w: [
+        f"{RESULTS}/manifests/{corpus}.recordings.tsv"
+        for corpus in corpora_of(entry_of(section, w))
+    ]
 
 
 def embeddings_of(section):
@@ -185,8 +242,8 @@ def embeddings(corpus, encoder):
 
 
 def model(name):
-    """Where a model of the registry, or an encoder or separator trained here, says what it is."""
-    for section in ("encoders", "separators"):
+    """Where a model of the registry, or what was trained here, says what it is."""
+    for section in ("encoders", "separators", "pretraining"):
         if name in config[section]:
             return f"{RESULTS}/{section}/{name}/model.json"
     return f"resources/models/{name}/model.json"
@@ -227,7 +284,8 @@ def corpus_root(corpus):
     entry = config["corpora"][corpus]
     root = entry.get("root")
     if root is None:
-        return f"resources/corpora/{corpus if entry['kind'] == 'mini' else entry['kind']}"
+        spoken = entry["kind"] in ("mini", "espeak")
+        return f"resources/corpora/{corpus if spoken else entry['kind']}"
     root = user_path(root)
     if "{speech_dir}" in root:
         if "speech_dir" not in config:
@@ -242,9 +300,18 @@ def fetched_part(wildcards):
     """The part of a corpus's entry that says what to fetch."""
     entry = config["corpora"][wildcards.corpus]
     keys = ["kind", "subsets", "key_env"]
-    if entry["kind"] == "mini":
-        keys += ["speakers", "sentences", "seed"]
+    if entry["kind"] in ("mini", "espeak"):
+        keys += ["speakers", "sentences", "languages", "seed"]
     return json.dumps({key: entry[key] for key in keys if key in entry}, sort_keys=True)
+
+
+def corpus_entry(corpus):
+    """A corpus's entry without its licence, which only the bundle's card quotes."""
+    return {k: v for k, v in config["corpora"][corpus].items() if k != "licence"}
+
+
+def corpus_settings(corpus):
+    return lambda w: json.dumps(corpus_entry(corpus), sort_keys=True)
 
 
 def root_of(corpus):
@@ -260,7 +327,8 @@ def fetched(corpus):
 def found_tree(corpus):
     """A user's folder is watched for changes; published corpora are taken as they are."""
     watched = config["corpora"][corpus]["kind"] == "folder"
-    return tree_digest(corpus_root(corpus)) if watched else ""
+    # Only where a job needs it: those on a cluster start Snakemake, too.
+    return lambda w: tree_digest(corpus_root(corpus)) if watched else ""
 
 
 def fetched_model(wildcards):
@@ -270,11 +338,17 @@ def fetched_model(wildcards):
 
 
 def local_model_files(wildcards):
-    """The files of a model that the user has already, so that a change of them is seen."""
+    """The files of a model that are there already, so that a change of them is seen."""
     entry = config["models"][wildcards.model]
-    if entry["source"] != "path":
+    if entry["source"] == "package" and entry["architecture"] in PARTS:
+        try:
+            folder = os.path.relpath(shipped_bundle() / PARTS[entry["architecture"]])
+        except FileNotFoundError as error:
+            raise WorkflowError(f"models.{wildcards.model}: {error}") from error
+    elif entry["source"] == "path":
+        folder = os.path.expanduser(entry["path"])
+    else:
         return []
-    folder = os.path.expanduser(entry["path"])
     return sorted(
         os.path.join(place, name) for place, _, files in os.walk(folder) for name in files
     )

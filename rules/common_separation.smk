@@ -36,7 +36,9 @@ def drawn_mixtures(wildcards):
     """What the mixtures of a part depend on; another number of test mixtures leaves the training's alone."""
     entry = config["mixtures"][wildcards.mixtures]
     if "metadata" in entry:
-        return json.dumps({"speakers": entry["speakers"]})
+        # Their order is that of the mixtures; Snakemake sees only which files they are.
+        tables = entry["metadata"][wildcards.part]
+        return json.dumps({"speakers": entry["speakers"], "metadata": tables})
     keys = ["speakers", "seed"] + ["validation_speakers"] * (wildcards.part != "test")
     settings = {key: entry[key] for key in keys}
     settings["counts"] = {wildcards.part: entry["counts"][wildcards.part]}

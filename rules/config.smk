@@ -17,7 +17,16 @@ METADATA = [
 
 
 # Sections of named entries that a config may leave out.
-SECTIONS = ("corpora", "ssl", "eta", "vocoder", "encoders", "mixtures", "separators")
+SECTIONS = (
+    "corpora",
+    "pretraining",
+    "ssl",
+    "eta",
+    "vocoder",
+    "encoders",
+    "mixtures",
+    "separators",
+)
 
 
 def user_path(path):

@@ -22,7 +22,7 @@ if CONVERSION:
         input:
             unpack(conversion_inputs),
             code=source("convert"),
-            manifest=MANIFEST,
+            manifest=f"{RESULTS}/manifests/{CONVERSION['corpus']}.recordings.tsv",
         output:
             table=f"{SYSTEM}/converted.tsv",
             audio=directory(f"{SYSTEM}/wav"),
@@ -31,17 +31,19 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/convert/{{system}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/speech.yaml"
         threads: 1
         resources:
             gpu=1,
-            mem_mb=8000,
-            runtime="4h",
+            mem_mb=sized(8000),
+            # By all recordings: those to convert are not counted yet.
+            runtime=sized(240, manifest=60),
         params:
             config=conversion_settings,
             parts=conversion_parts,
         shell:
-            "python {input.code[0]:q} {params.parts} --config {params.config:q}"
+            "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+            " {params.parts} --config {params.config:q}"
             " --manifest {input.manifest} --output {output.table} --wav-dir {output.audio}"
             " --gpus {resources.gpu} 2> >(tee {log} >&2)"
 
@@ -59,17 +61,18 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/transcribe/{{system}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
             gpu=1,
-            mem_mb=8000,
-            runtime="8h",
+            mem_mb=sized(8000),
+            runtime=sized(60, converted=500),
         params:
             config=subtree("conversion.asr"),
             model=lambda w, input: f"--model-dir $(dirname {input.model})" if input.model else "",
         shell:
-            "python {input.code[0]:q} --config {params.config:q} --converted {input.converted}"
+            "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+            " --config {params.config:q} --converted {input.converted}"
             " {params.model} --output {output} --threads {threads} --gpus {resources.gpu}"
             " 2> >(tee {log} >&2)"
 
@@ -93,16 +96,17 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/score_conversion/{{system}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
             gpu=1,
-            mem_mb=8000,
-            runtime="4h",
+            mem_mb=sized(8000),
+            runtime=sized(60, converted=240),
         params:
             config=subtree("conversion", "systems.{system}.method", "seed", "bootstrap_rounds"),
         shell:
-            "python {input.code[0]:q} --system {wildcards.system} --config {params.config:q}"
+            "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+            " --system {wildcards.system} --config {params.config:q}"
             " --manifest {input.manifest} --converted {input.converted}"
             " --transcripts {input.transcripts} --embeddings {input.embeddings}"
             " --judge-dir $(dirname {input.judge}) $(printf ' --model %s' {input.models})"
@@ -121,11 +125,11 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/collect_metrics/conversion.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} $(printf ' --metrics %s' {input.metrics})"
             " --output {output} 2> >(tee {log} >&2)"

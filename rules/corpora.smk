@@ -15,6 +15,12 @@ rule manifests:
     """The manifests of all corpora."""
     input:
         expand(f"{RESULTS}/manifests/{{corpus}}.tsv", corpus=config["corpora"]),
+        # Snakemake 9.27 does not see another number of shards while one was never made.
+        [
+            f"{RESULTS}/manifests/{corpus}/{shard}.tsv"
+            for corpus in config["corpora"]
+            for shard in shards(corpus)
+        ],
 
 
 rule fetch_corpus:
@@ -28,7 +34,7 @@ rule fetch_corpus:
     benchmark:
         f"{BENCHMARKS}/fetch_corpus/{{corpus}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/corpora.yaml"
     params:
         config=fetched_part,
         root=lambda w: corpus_root(w.corpus),
@@ -56,13 +62,13 @@ for corpus in config["corpora"]:
         benchmark:
             f"{BENCHMARKS}/build_manifest/{corpus}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/corpora.yaml"
         threads: 8
         resources:
-            mem_mb=4000,
-            runtime="8h",
+            mem_mb=sized(4000),
+            runtime=sized(480),
         params:
-            config=subtree(f"corpora.{corpus}"),
+            config=corpus_settings(corpus),
             root=root_of(corpus),
             tree=found_tree(corpus),
         shell:

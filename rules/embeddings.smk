@@ -22,16 +22,17 @@ rule embed_speakers:
     benchmark:
         f"{BENCHMARKS}/embed_speakers/{{corpus}}/{{encoder}}{{cut}}/{{shard}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime="8h",
+        mem_mb=sized(4000),
+        runtime=sized(20, manifest=120),
     params:
         cut=cut_option,
     shell:
-        "python {input.code[0]:q} --manifest {input.manifest} --model {input.model}"
+        "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+        " --manifest {input.manifest} --model {input.model}"
         " {params.cut} --output {output} --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
 
 
@@ -51,6 +52,6 @@ rule gather_embeddings:
     benchmark:
         f"{BENCHMARKS}/gather_embeddings/{{corpus}}/{{encoder}}{{cut}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     shell:
         "python {input.code[0]:q} {input.shards} --output {output} 2> >(tee {log} >&2)"

@@ -32,16 +32,17 @@ rule train_speaker_encoder:
     wildcard_constraints:
         encoder=one_of(config["encoders"]),
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
         gpu=1,
+        nodes=1,
         # Not params, for what train_vocoder says of its own.
         tracker=TRACKER,
         checkpoint_every=lambda w: config["encoders"][w.encoder]["checkpoints"]["every"],
         checkpoints_kept=lambda w: config["encoders"][w.encoder]["checkpoints"]["keep"],
-        mem_mb=16000,
-        runtime="7d",
+        mem_mb=sized(16000),
+        runtime="2d",
     params:
         config=encoder_settings,
         trees=augmentation_trees,

@@ -26,11 +26,11 @@ rule fit_pca:
     benchmark:
         f"{BENCHMARKS}/fit_pca/{{eta}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime="1h",
+        mem_mb=sized(2000, embeddings=8),
+        runtime=sized(10, embeddings=1),
     params:
         config=subtree("eta.{eta}", "pca", "utterances", "seed"),
     shell:
@@ -55,11 +55,11 @@ rule fit_eta:
     benchmark:
         f"{BENCHMARKS}/fit_eta/{{eta}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime="1h",
+        mem_mb=sized(8000, embeddings=4),
+        runtime=sized(30, features=0.001),
     params:
         config=subtree("eta.{eta}", "corpus", "ridge", "utterances", "frames", "seed"),
         pca=lambda w, input: f"--pca {input.pca}" if input.pca else "",
@@ -86,11 +86,11 @@ rule collect_sweep:
     benchmark:
         f"{BENCHMARKS}/collect_sweep.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime="10m",
+        mem_mb=sized(1000),
+        runtime=sized(10),
     params:
         entries=" ".join(
             f"--entry {axis}={swept_value(axis, value)}={RESULTS}/eta/{entry}"

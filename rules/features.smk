@@ -32,16 +32,18 @@ rule dump_features:
     wildcard_constraints:
         corpus=corpora_of_single_layers(),
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime="8h",
+        mem_mb=sized(8000),
+        # Enough without a GPU, too: WavLM-Large to layer 15 takes 13 minutes an hour of speech.
+        runtime=sized(20, manifest=360),
     params:
         config=subtree("ssl.{ssl}", *DUMP_KEYS),
     shell:
-        "python {input.code[0]:q} --config {params.config:q} --layer {wildcards.layer}"
+        "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+        " --config {params.config:q} --layer {wildcards.layer}"
         " --manifest {input.manifest} --model {input.model} --output {output}"
         " --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"
 
@@ -65,17 +67,18 @@ for (corpus, ssl), layers in passes().items():
         benchmark:
             f"{BENCHMARKS}/dump_features/{corpus}/{ssl}+/{{shard}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/speech.yaml"
         threads: 1
         resources:
             gpu=1,
-            mem_mb=8000,
-            runtime="8h",
+            mem_mb=sized(8000),
+            runtime=sized(20, manifest=360),
         params:
             config=subtree(f"ssl.{ssl}", *DUMP_KEYS),
             layers=" ".join(f"--layer {layer}" for layer in layers),
             outputs=lambda w, output: " ".join(f"--output {file}" for file in output),
         shell:
-            "python {input.code[0]:q} --config {params.config:q} {params.layers}"
+            "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+            " --config {params.config:q} {params.layers}"
             " --manifest {input.manifest} --model {input.model} {params.outputs}"
             " --gpus {resources.gpu} --threads {threads} 2> >(tee {log} >&2)"

@@ -36,7 +36,7 @@ rule fetch_noise:
     benchmark:
         f"{BENCHMARKS}/fetch_noise.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/corpora.yaml"
     params:
         root=lambda w, output: os.path.dirname(output[0]),
     shell:
@@ -56,7 +56,7 @@ rule fetch_metadata:
     wildcard_constraints:
         metadata=one_of(METADATA),
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/corpora.yaml"
     shell:
         "python {input.code[0]:q} --name {wildcards.metadata} --record resources/checksums.json"
         " --output {output} 2> >(tee {log} >&2)"
@@ -76,11 +76,11 @@ rule draw_mixtures:
     benchmark:
         f"{BENCHMARKS}/draw_mixtures/{{mixtures}}/{{part}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/corpora.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime="4h",
+        mem_mb=sized(4000, manifest=10),
+        runtime=sized(60, manifest=1),
     params:
         config=drawn_mixtures,
         metadata=lambda w, input: " ".join(
@@ -109,11 +109,11 @@ rule mix_speakers:
     benchmark:
         f"{BENCHMARKS}/mix_speakers/{{mixtures}}/{{part}}/{{shard}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/corpora.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime="8h",
+        mem_mb=sized(2000, manifest=10),
+        runtime=sized(60, metadata=60),
     params:
         config=mixing_settings,
         shards=lambda w: config["mixtures"][w.mixtures]["shards"],

@@ -22,7 +22,7 @@ rule fetch_model:
     benchmark:
         f"{BENCHMARKS}/fetch_model/{{model}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     params:
         config=fetched_model,
     shell:

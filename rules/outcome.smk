@@ -111,8 +111,8 @@ def evaluation(wildcards):
     conversion = config["conversion"]
     recogniser = config["models"].get(conversion["asr"].get("model"), {})
     protocol = {
-        "systems": compared(),
-        "corpus": config["corpora"][conversion["corpus"]] | {"name": conversion["corpus"]},
+        "systems": sorted(compared()),
+        "corpus": corpus_entry(conversion["corpus"]) | {"name": conversion["corpus"]},
         "judge": config["models"].get(conversion["judge"], {"architecture": "etaflow-encoder"}),
         "asr": conversion["asr"] | {"repo": recogniser.get("repo", recogniser.get("path"))},
         "pairs": conversion["pairs"],
@@ -137,40 +137,90 @@ def bundle_inputs(wildcards):
         "vocoder_config": f"{folder}/config.json",
     }
     if "pretrained" not in vocoder:
-        manifest = f"{RESULTS}/manifests/{vocoder['corpus']}.recordings.tsv"
-        inputs |= {"vocoder_metrics": f"{folder}/metrics.tsv", "vocoder_manifest": manifest}
+        inputs["vocoder_metrics"] = f"{folder}/metrics.tsv"
     if names["eta"] is not None:
         eta, folder = config["eta"][names["eta"]], f"{RESULTS}/eta/{names['eta']}"
         inputs |= {
             "speaker": model(eta["encoder"]),
             "eta": f"{folder}/eta.safetensors",
             "eta_config": f"{folder}/config.json",
-            "eta_manifest": f"{RESULTS}/manifests/{eta['corpus']}.recordings.tsv",
         }
+    inputs["manifests"] = [
+        f"{RESULTS}/manifests/{corpus}.recordings.tsv" for corpus in bundled_corpora()
+    ]
     conversion = config.get("conversion", {})
     if names.items() <= conversion.items():
         inputs["metrics"] = f"{RESULTS}/conversion/metrics.tsv"
+    return inputs | bundled_verifier() | bundled_separator()
+
+
+def trained_parts():
+    """The corpora that parts of the bundle are trained on in this run: {part: corpora}."""
+    entries = {key: config[key][name] for key, name in bundled().items() if name is not None}
+    found = {key: corpora_of(entry) for key, entry in entries.items() if "corpus" in entry}
+    found["ssl"] = corpora_pretrained(config, config["ssl"][entries["vocoder"]["ssl"]]["model"])
+    if "eta" in entries:
+        found["speaker"] = corpora_heard(config, entries["eta"]["encoder"])
+    return {part: corpora for part, corpora in found.items() if corpora}
+
+
+def bundled_corpora():
+    return sorted({corpus for corpora in trained_parts().values() for corpus in corpora})
+
+
+def bundled_verifier():
+    """The run's verifier and the scores of all systems, if the bundle is to hold them."""
+    if not config.get("bundle", {}).get("verifier"):
+        return {}
+    return {
+        "verifier": f"{RESULTS}/verifier/verifier.json",
+        # Another revision of it need not change a figure of `verifier.json`.
+        "verifier_encoder": model(encoder_of_verifier()),
+        "verification_metrics": f"{RESULTS}/verification/metrics.tsv",
+    }
+
+
+def bundled_separator():
+    """The separator that the bundle is to hold, if any, and scores where the run has some of it."""
+    name = config.get("bundle", {}).get("separator")
+    inputs = {} if name is None else {"separator": model(name)}
+    if systems_of_separator(name):
+        inputs["separation_metrics"] = f"{RESULTS}/separation/metrics.tsv"
     return inputs
+
+
+def encoder_of_verifier():
+    return VERIFICATION["systems"][VERIFICATION["verifier"]["system"]]["encoder"]
+
+
+def systems_of_separator(name):
+    return [system for system in SEPARATION["systems"] if separator_of(system) == name]
 
 
 def bundle_parts(wildcards, input):
     """The same as arguments of the script."""
-    files = {name: input[name] for name in bundle_inputs(wildcards)}
-    files |= {name: os.path.dirname(files[name]) for name in ("vocoder", "eta") if name in files}
-    options = ("ssl", "speaker", "eta", "eta_manifest", "vocoder", "vocoder_manifest", "metrics")
-    return " ".join(
-        f"--{name.replace('_', '-')} {files[name]}" for name in options if name in files
-    )
+    files = {name: input[name] for name in bundle_inputs(wildcards) if name != "manifests"}
+    folders = ("vocoder", "eta", "verifier")
+    files |= {name: os.path.dirname(files[name]) for name in folders if name in files}
+    watched = ("vocoder_config", "vocoder_metrics", "eta_config", "verifier_encoder")
+    parts = [
+        f"--manifest {corpus}={manifest}"
+        for corpus, manifest in zip(bundled_corpora(), input["manifests"])
+    ]
+    parts += [
+        f"--{name.replace('_', '-')} {file}" for name, file in files.items() if name not in watched
+    ]
+    return " ".join(parts)
 
 
 def origin(name):
     """Where a model of the registry can be had, and under which licence, as far as it is known."""
-    if name in config["encoders"]:
-        return {"place": "", "licence": ""}
     entry = config["models"][name]
     place = entry.get("url", "").partition("?")[0]  # a query may hold a secret
     if "repo" in entry:
         place = f"https://huggingface.co/{entry['repo']}"
+    if entry["source"] == "package" and entry["architecture"] in PARTS:
+        return {"place": "", "licence": "that of the bundle that comes with etaflow"}
     return {"place": place, "licence": entry.get("licence", "")}
 
 
@@ -179,16 +229,27 @@ def bundle_config(wildcards):
     names = bundled()
     entries = {key: config[key][name] for key, name in names.items() if name is not None}
     vocoder = entries["vocoder"]
-    corpora = sorted({entry["corpus"] for entry in entries.values() if "corpus" in entry})
-    seeds = {f"corpus {name}": config["corpora"][name]["seed"] for name in corpora}
+    corpora = {name: config["corpora"][name] for name in bundled_corpora()}
+    seeds = {f"corpus {name}": corpus["seed"] for name, corpus in corpora.items()}
     seeds |= {"vocoder": vocoder["seed"]} if "seed" in vocoder else {}
     seeds |= {"conversion": config["conversion"]["seed"]} if "conversion" in config else {}
-    origins = {"ssl": origin(config["ssl"][vocoder["ssl"]]["model"])}
-    if "pretrained" in vocoder:
-        origins["vocoder"] = origin(vocoder["pretrained"])
-    if "eta" in entries:
-        origins["speaker"] = origin(entries["eta"]["encoder"])
+    origins = {}
+    if {"pretrained", "start"} & vocoder.keys():
+        origins["vocoder"] = origin(vocoder.get("pretrained", vocoder.get("start")))
+    others = {"ssl": config["ssl"][vocoder["ssl"]]["model"]}
+    others |= {"speaker": entries["eta"]["encoder"]} if "eta" in entries else {}
+    others |= {"verifier": encoder_of_verifier()} if bundled_verifier() else {}
+    others |= {"separator": config["bundle"]["separator"]} if bundled_separator() else {}
+    # Those that are trained in the run have none.
+    origins |= {part: origin(name) for part, name in others.items() if name in config["models"]}
     facts = {"run": config["run"], "seeds": seeds, "origins": origins, **entries}
+    facts["trained_on"] = trained_parts()
+    facts["licences"] = {
+        n: corpus["licence"] for n, corpus in corpora.items() if "licence" in corpus
+    }
+    facts["dtype"] = config.get("bundle", {}).get("dtype", "float32")
+    if bundled_separator():
+        facts["separated_by"] = systems_of_separator(config["bundle"]["separator"])
     if "metrics" in bundle_inputs(wildcards):
         facts["evaluation"] = json.loads(evaluation(wildcards))
     return json.dumps(facts, sort_keys=True)

@@ -23,11 +23,11 @@ if PROBE:
         benchmark:
             f"{BENCHMARKS}/align_texts/{{corpus}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 8
         resources:
-            mem_mb=4000,
-            runtime="4h",
+            mem_mb=sized(4000),
+            runtime=sized(30, manifest=240),
         shell:
             "python {input.code[0]:q} --manifest {input.manifest} --output {output.alignments}"
             " --rejected {output.rejected} --threads {threads} 2> >(tee {log} >&2)"
@@ -50,11 +50,11 @@ if PROBE:
         benchmark:
             f"{BENCHMARKS}/probe_speakers/{{eta}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime="4h",
+            mem_mb=sized(8000),
+            runtime=sized(60, features=0.005),
         params:
             config=subtree("probe", "speakers", "utterances", "frames", "folds", "seed"),
             content=content_of_probe,

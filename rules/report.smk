@@ -44,11 +44,11 @@ rule plot_scree:
     benchmark:
         f"{BENCHMARKS}/plot_scree.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime="10m",
+        mem_mb=sized(1000),
+        runtime=sized(10),
     shell:
         "python {input.code[0]:q} {input.pcas} --output {output} 2> >(tee {log} >&2)"
 
@@ -74,11 +74,11 @@ rule plot_umap:
     benchmark:
         f"{BENCHMARKS}/plot_umap/{{eta}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime="1h",
+        mem_mb=sized(8000),
+        runtime=sized(60),
     params:
         limit=2000,
         seed=config["seed"],
@@ -108,11 +108,11 @@ rule plot_norms:
     benchmark:
         f"{BENCHMARKS}/plot_norms/{{eta}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime="1h",
+        mem_mb=sized(8000),
+        runtime=sized(60),
     shell:
         "python {input.code[0]:q} {input.features} --embeddings {input.embeddings}"
         " --eta $(dirname {input.eta}) --output {output} 2> >(tee {log} >&2)"
@@ -137,11 +137,11 @@ if PROBE:
         benchmark:
             f"{BENCHMARKS}/render_probe.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         params:
             title=f"Probes, run {config['run']}",
         shell:
@@ -168,11 +168,11 @@ if sweep():
         benchmark:
             f"{BENCHMARKS}/plot_sweep.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} {input.table} --output {output} 2> >(tee {log} >&2)"
 
@@ -199,11 +199,11 @@ rule plot_training:
     benchmark:
         f"{BENCHMARKS}/plot_training.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime="10m",
+        mem_mb=sized(1000),
+        runtime=sized(10),
     shell:
         "python {input.code[0]:q} {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
@@ -228,11 +228,11 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/plot_det.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} {input.trials} --metrics {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
@@ -253,11 +253,11 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/render_metrics.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         params:
             title=f"Conversion, run {config['run']}",
             config=evaluation,
@@ -287,11 +287,11 @@ if CONVERSION:
             benchmark:
                 f"{BENCHMARKS}/plot_references.tsv"
             conda:
-                "../envs/etaflow.yaml"
+                "../envs/report.yaml"
             threads: 1
             resources:
-                mem_mb=1000,
-                runtime="10m",
+                mem_mb=sized(1000),
+                runtime=sized(10),
             params:
                 entries=" ".join(
                     f"--entry {base}={'all' if seconds is None else seconds}"
@@ -322,11 +322,11 @@ if CONVERSION:
         benchmark:
             f"{BENCHMARKS}/render_listening.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime="10m",
+            mem_mb=sized(2000),
+            runtime=sized(10),
         params:
             pairs=CONVERSION["listening_pairs"],
             title=f"Listening, run {config['run']}",

@@ -27,11 +27,11 @@ if trained_separators():
         benchmark:
             f"{BENCHMARKS}/plot_separator_training.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
@@ -59,11 +59,11 @@ if SEPARATION["systems"]:
         benchmark:
             f"{BENCHMARKS}/render_separation.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         params:
             title=f"Source separation, run {config['run']}",
             mixtures=sets_of_mixtures(),
@@ -95,11 +95,11 @@ if SEPARATION["systems"]:
         benchmark:
             f"{BENCHMARKS}/plot_separation/{{mixtures}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime="10m",
+            mem_mb=sized(2000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} {input.scores} --metrics {input.metrics} --output {output}"
             " 2> >(tee {log} >&2)"
@@ -124,11 +124,11 @@ if SEPARATION["systems"]:
         benchmark:
             f"{BENCHMARKS}/render_separation_listening/{{mixtures}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime="10m",
+            mem_mb=sized(2000),
+            runtime=sized(10),
         params:
             by=lambda w: separating_systems(w.mixtures)[-1],
             shown=SEPARATION["listening_mixtures"],

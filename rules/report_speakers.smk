@@ -25,11 +25,11 @@ if trained_encoders():
         benchmark:
             f"{BENCHMARKS}/plot_encoder_training.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/report.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} {input.metrics} --output {output} 2> >(tee {log} >&2)"
 
@@ -51,11 +51,11 @@ rule plot_speakers:
     benchmark:
         f"{BENCHMARKS}/plot_speakers/{{encoder}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime="1h",
+        mem_mb=sized(4000),
+        runtime=sized(60),
     params:
         limit=2000,
         seed=config["seed"],
@@ -87,11 +87,11 @@ if VERIFICATION:
         benchmark:
             f"{BENCHMARKS}/render_verification.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         params:
             title=f"Speaker verification, run {config['run']}",
             systems=systems_settings(),
@@ -121,11 +121,11 @@ if VERIFICATION:
         benchmark:
             f"{BENCHMARKS}/plot_det_verification/{{trials}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime="10m",
+            mem_mb=sized(2000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} {input.scores} --metrics {input.metrics} --output {output}"
             " 2> >(tee {log} >&2)"

@@ -35,16 +35,17 @@ rule train_separator:
     benchmark:
         f"{BENCHMARKS}/train_separator/{{separator}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
         gpu=1,
+        nodes=1,
         # Not params, for what train_vocoder says of its own.
         tracker=TRACKER,
         checkpoint_every=lambda w: config["separators"][w.separator]["checkpoints"]["every"],
         checkpoints_kept=lambda w: config["separators"][w.separator]["checkpoints"]["keep"],
-        mem_mb=16000,
-        runtime="7d",
+        mem_mb=sized(16000),
+        runtime="2d",
     params:
         config=separator_settings,
         folder=f"{RESULTS}/separators/{{separator}}",
@@ -78,17 +79,18 @@ if SEPARATION["systems"]:
         wildcard_constraints:
             demixer=one_of(SEPARATION["systems"]),
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/speech.yaml"
         threads: 2
         resources:
             gpu=1,
-            mem_mb=8000,
-            runtime="8h",
+            mem_mb=sized(8000),
+            runtime=sized(60, mixtures=600),
         params:
             config=separating_settings,
             folder=lambda w, output: os.path.dirname(output[0]),
         shell:
-            "python {input.code[0]:q} --system {wildcards.demixer} --config {params.config:q}"
+            "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+            " --system {wildcards.demixer} --config {params.config:q}"
             " --model {input.model} $(printf ' --mixtures %s' {input.mixtures})"
             " --folder {params.folder} --output {output} --gpus {resources.gpu}"
             " --threads {threads} 2> >(tee {log} >&2)"
@@ -108,11 +110,11 @@ if SEPARATION["systems"]:
         benchmark:
             f"{BENCHMARKS}/score_separation/{{demixer}}/{{mixtures}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 2
         resources:
-            mem_mb=4000,
-            runtime="4h",
+            mem_mb=sized(4000, mixtures=50),
+            runtime=sized(60, mixtures=60),
         params:
             config=json.dumps({key: SEPARATION[key] for key in ("bootstrap_rounds", "seed")}),
             options=scored_options,
@@ -139,11 +141,11 @@ if SEPARATION["systems"]:
         benchmark:
             f"{BENCHMARKS}/collect_metrics/separation.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} $(printf ' --metrics %s' {input.metrics}) --output {output}"
             " 2> >(tee {log} >&2)"

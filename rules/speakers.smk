@@ -19,6 +19,33 @@ def encoder_start(wildcards):
     return [model(name) for name in names]
 
 
+def manifests_of_pretraining(kind):
+    """The manifests, with texts or `.recordings` alone, that a WavLM is pretrained on."""
+    return lambda w: [
+        f"{RESULTS}/manifests/{corpus}{kind}.tsv"
+        for corpus in corpora_of(config["pretraining"][w.pretrained])
+    ]
+
+
+def model_of_targets(wildcards):
+    """The model whose layer a pretraining predicts; MFCCs need none."""
+    targets = config["pretraining"][wildcards.pretrained]["targets"]
+    return [model(targets["model"])] if "model" in targets else []
+
+
+def start_of_pretraining(wildcards):
+    """The WavLM that a pretraining goes on from, if any."""
+    network = config["pretraining"][wildcards.pretrained]["network"]
+    return [model(network["pretrained"])] if "pretrained" in network else []
+
+
+def pretraining_settings(wildcards):
+    """What a pretraining depends on in the config; targets come as files."""
+    entry = config["pretraining"][wildcards.pretrained]
+    own = {k: v for k, v in entry.items() if k not in ("corpus", "targets", "checkpoints")}
+    return json.dumps(own, sort_keys=True)
+
+
 def augmentation_trees(wildcards):
     """What lies in the folders that a training's augmentation reads."""
     settings = config["encoders"][wildcards.encoder]["augmentation"] or {}

@@ -30,7 +30,7 @@ rule fetch_trial_list:
     wildcard_constraints:
         list=one_of(TRIAL_LISTS),
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/corpora.yaml"
     shell:
         "python {input.code[0]:q} --name {wildcards.list} --output {output} 2> >(tee {log} >&2)"
 
@@ -52,11 +52,11 @@ if VERIFICATION:
         benchmark:
             f"{BENCHMARKS}/make_trials/{{trials}}.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime="1h",
+            mem_mb=sized(2000, manifest=20),
+            runtime=sized(60),
         params:
             config=trials_settings,
             list=lambda w, input: f"--list {input.list}" if input.list else "",
@@ -82,11 +82,11 @@ if VERIFICATION:
         wildcard_constraints:
             verifier=one_of(systems_of(calibrated=False)),
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime="4h",
+            mem_mb=sized(8000, trials=15),
+            runtime=sized(60, trials=1),
         params:
             config=scoring_settings,
             parts=scoring_options,
@@ -125,11 +125,11 @@ if VERIFICATION:
         benchmark:
             f"{BENCHMARKS}/collect_metrics/verification.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/evaluation.yaml"
         threads: 1
         resources:
-            mem_mb=1000,
-            runtime="10m",
+            mem_mb=sized(1000),
+            runtime=sized(10),
         shell:
             "python {input.code[0]:q} $(printf ' --metrics %s' {input.metrics}) --output {output}"
             " 2> >(tee {log} >&2)"
@@ -153,11 +153,11 @@ if "verifier" in VERIFICATION:
         benchmark:
             f"{BENCHMARKS}/bundle_verifier.tsv"
         conda:
-            "../envs/etaflow.yaml"
+            "../envs/speech.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime="1h",
+            mem_mb=sized(2000),
+            runtime=sized(60),
         params:
             config=verifier_settings,
             calibration=lambda w, input: (

@@ -25,30 +25,33 @@ rule prematch:
     benchmark:
         f"{BENCHMARKS}/prematch/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.tsv"
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
         gpu=1,
-        # 0.7 GB and twice a speaker's frames in float32: enough for 4 hours of a speaker of 1,024
-        # dimensions.
-        mem_mb=8000,
-        runtime="8h",
+        # It takes 0.7 GB and twice a speaker's frames in float32, which of 1,024 dimensions are 1.5 GB
+        # an hour: enough for 2.7 hours of a speaker alone in a shard, and for more beside others.
+        mem_mb=sized(4000, features=0.75),
+        runtime=sized(20, features=0.05),
     params:
         config=subtree("", "prematch.topk", "ssl.{ssl}.dtype"),
     shell:
-        "python {input.code[0]:q} --config {params.config:q} --manifest {input.manifest}"
+        "python -m etaflow.lease {resources.gpu} python {input.code[0]:q}"
+        " --config {params.config:q} --manifest {input.manifest}"
         " --features {input.features} --output {output} --gpus {resources.gpu}"
         " 2> >(tee {log} >&2)"
 
 
 rule train_vocoder:
-    """Train a HiFi-GAN on raw, prematched or η features; resumes where it was stopped."""
+    """Train a vocoder on raw, prematched or η features; resumes where it was stopped."""
     input:
         unpack(eta_of_vocoder),
         code=source("train_vocoder"),
-        manifest=recordings_of("vocoder"),
+        manifests=recordings_of("vocoder"),
         model=ssl_model_of("vocoder"),
+        start=start_of_vocoder,
         features=features_of("vocoder"),
+        also=raw_beside_prematched,
     output:
         weights=f"{RESULTS}/vocoder/{{vocoder}}/generator.safetensors",
         config=f"{RESULTS}/vocoder/{{vocoder}}/config.json",
@@ -60,28 +63,32 @@ rule train_vocoder:
     wildcard_constraints:
         vocoder=one_of(vocoders(pretrained=False)),
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     # Small models gain little from a second core, and lose tenfold where it is also wanted elsewhere;
     # profiles of machines with a GPU give more, for reading the data.
     threads: 1
     resources:
         gpu=1,
+        nodes=1,
         # Not params, like the number of GPUs: to keep other checkpoints, or to follow the training
         # elsewhere, is no reason to train again.
         tracker=TRACKER,
         checkpoint_every=lambda w: entry_of("vocoder", w)["checkpoints"]["every"],
         checkpoints_kept=lambda w: entry_of("vocoder", w)["checkpoints"]["keep"],
-        mem_mb=16000,
-        runtime="7d",
+        mem_mb=sized(16000),
+        runtime="2d",
     params:
         config=trained_vocoder,
         folder=f"{RESULTS}/vocoder/{{vocoder}}",
         work=f"{RESULTS}/work/train_vocoder/{{vocoder}}",
         eta=eta_options,
+        start=lambda w, input: f"--start {input.start}" if input.start else "",
+        also=lambda w, input: " ".join(f"--also {file}" for file in input.also),
     shell:
         f"{LAUNCH} {{input.code[0]:q}} {{input.features}}"
-        " --config {params.config:q} --manifest {input.manifest} --model {input.model}"
-        " --output-dir {params.folder} --working-dir {params.work} {params.eta}"
+        " --config {params.config:q} $(printf ' --manifest %s' {input.manifests})"
+        " {params.also} --model {input.model}"
+        " --output-dir {params.folder} --working-dir {params.work} {params.eta} {params.start}"
         " --checkpoint-every {resources.checkpoint_every}"
         " --checkpoints-kept {resources.checkpoints_kept} --tracker {resources.tracker}"
         f" --tracker-dir {LOGS}/tensorboard/train_vocoder/{{wildcards.vocoder}}"
@@ -104,11 +111,11 @@ rule import_vocoder:
     wildcard_constraints:
         vocoder=one_of(vocoders(pretrained=True)),
     conda:
-        "../envs/etaflow.yaml"
+        "../envs/speech.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime="10m",
+        mem_mb=sized(2000),
+        runtime=sized(10),
     params:
         config=imported_vocoder,
     shell:

@@ -16,13 +16,14 @@ from etaflow.eta import EtaModel
 from etaflow.knn import MatchError
 from etaflow.manifest import read_manifest, write_table
 from etaflow.mappings import MappingError
+from etaflow.methods import ConversionError
 from etaflow.pairs import choose_references, make_pairs, recordings_of
 from etaflow.progress import bar
 from etaflow.ssl import SSLEncoder
 from etaflow.store import Embeddings, FeatureStore, Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
-from etaflow.voices import ConversionError, Voice
+from etaflow.voices import Voice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -147,7 +148,6 @@ def main(
                         "num_samples": len(waveform),
                         "sample_rate": rate,
                         "checksum": file_checksum(path),
-                        "text": source["text"],
                     }
                 )
                 shown.update()

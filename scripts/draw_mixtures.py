@@ -72,7 +72,10 @@ def drawn(settings: dict, part: str, manifest: pd.DataFrame, noise: Path | None)
 @app.command()
 def main(
     config: Annotated[
-        str, typer.Option(help="JSON: {speakers, counts, validation_speakers, seed}; or {speakers}")
+        str,
+        typer.Option(
+            help="JSON: {speakers, counts, validation_speakers, seed}; or {speakers, metadata}"
+        ),
     ],
     part: Annotated[str, typer.Option(help="train, validation or test")],
     manifest: Annotated[Path, typer.Option(help="of the corpus")],

@@ -7,21 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from etaflow.atomic import atomic_directory
-from etaflow.models import ModelInfo, read_model_info, worst_weights
-from etaflow.vocoder import Generator, VocoderError
+from etaflow.models import read_model_info, worst_weights
+from etaflow.vocoder import VocoderError
+from etaflow.vocoder.pretrained import read_generator
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def read_generator(info: ModelInfo, files: Path) -> Generator:
-    """The generator in a model's folder: its one `.pt` file, or what a run of etaflow wrote."""
-    if info.architecture == "etaflow-vocoder":
-        return Generator.from_pretrained(files)
-    found = sorted(files.glob("*.pt"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise VocoderError(f"{files}: must hold one .pt file, the generator; it has {names}")
-    return Generator.from_pretrained(found[0])
 
 
 def check(known: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -42,12 +42,16 @@ def main(
     made, recordings = read_converted(converted), read_manifest(manifest)
     speakers = set(made["source_speaker"]) | set(made["target_speaker"])
     real = RealSpeech.select(recordings, Embeddings.read(embeddings), speakers)
+    # Not of the conversions: a corrected transcript is no reason to convert or listen again.
+    texts = dict(zip(recordings["utterance_id"], recordings["text"], strict=True))
+    heard = read_table(transcripts).merge(made[["utterance_id", "source_id"]])
+    heard["reference"] = heard["source_id"].map(texts)
     sources = dict(zip(recordings["utterance_id"], recordings["path"], strict=True))
     encoder = load_speaker_encoder(judge_dir, select_device(gpus))
     scores, vectors = score_utterances(
         system,
         made,
-        read_table(transcripts),
+        heard,
         sources,
         real,
         encoder,

@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import torch
 import typer
 
 import etaflow
 from etaflow.atomic import atomic_directory
 from etaflow.audio import SAMPLE_RATE
-from etaflow.manifest import hold_out, read_manifest
+from etaflow.manifest import hold_out, joint_table
 from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
 from etaflow.speaker.augment import Augmentation
@@ -28,24 +27,6 @@ from etaflow.trials import generate_trials
 from etaflow.waveforms import Waveforms
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def training_table(manifests: list[Path]) -> pd.DataFrame:
-    """The training utterances of all corpora, by id.
-
-    Of several corpora, ids get their corpus in front: speaker 225 of one is not that of another.
-    """
-    tables = []
-    for path in manifests:
-        table = read_manifest(path).query("split == 'train'")
-        if len(manifests) > 1:
-            names = {
-                name: path.name.split(".")[0] + "/" + table[name]
-                for name in ("utterance_id", "speaker_id")
-            }
-            table = table.assign(**names)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True).sort_values("utterance_id")
 
 
 def steps_of(settings: dict[str, Any], num_utterances: int) -> int:
@@ -87,7 +68,7 @@ def main(
 ) -> None:
     """Train a speaker encoder; by default the weights of the lowest equal error rate are kept."""
     settings = json.loads(config)
-    table = training_table(manifests)
+    table = joint_table(manifests).query("split == 'train'").sort_values("utterance_id")
     held = settings["validation"]
     speakers, held_out = hold_out(
         sorted(table["speaker_id"].unique()), held["speakers"], settings["seed"], "speakers"

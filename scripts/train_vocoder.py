@@ -1,10 +1,11 @@
-"""Train a HiFi-GAN vocoder on the features of a corpus."""
+"""Train a vocoder on the features of a corpus."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import torch
 import typer
 
@@ -17,8 +18,9 @@ from etaflow.provenance import fingerprint, source_files
 from etaflow.store import Embeddings, FeatureStore
 from etaflow.training import kept_step, train, write_history
 from etaflow.training.command import Job, say, with_job
-from etaflow.vocoder import Generator, GeneratorConfig
+from etaflow.vocoder import Generator, read_config
 from etaflow.vocoder.discriminator import DiscriminatorConfig
+from etaflow.vocoder.pretrained import read_start
 from etaflow.vocoder.segments import full_band
 from etaflow.vocoder.task import VocoderTask
 from etaflow.waveforms import Waveforms
@@ -35,12 +37,14 @@ def main(
     config: Annotated[
         str,
         typer.Option(
-            help="JSON: {features, eta, generator, discriminator, segment_frames, batch_size, "
-            "steps, learning_rate, lr_decay, adversarial_from, precision, ema, clip_norm, "
-            "validate_every, validation_utterances, seed}"
+            help="JSON: {features, eta, generator or start, discriminator, segment_frames, "
+            "batch_size, steps, learning_rate, lr_decay, adversarial_from, precision, ema, "
+            "clip_norm, validate_every, validation_utterances, seed}"
         ),
     ],
-    manifest: Annotated[Path, typer.Option(help="manifest of the corpus (TSV)")],
+    manifests: Annotated[
+        list[Path], typer.Option("--manifest", help="of the corpus; repeat for further corpora")
+    ],
     output_dir: Annotated[
         Path, typer.Option(help="gets generator.safetensors, config.json, metrics.tsv")
     ],
@@ -52,39 +56,61 @@ def main(
     embeddings: Annotated[
         Path | None, typer.Option(help="HDF5 of the corpus's speaker embeddings, for --eta")
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="HDF5 shards of raw features, for features: raw+prematched; repeat"),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="model.json of the vocoder to train on, in place of a new")
+    ] = None,
 ) -> None:
-    """Train a HiFi-GAN vocoder; the generator of the lowest mel distance is kept."""
+    """Train a vocoder; the generator of the lowest mel distance is kept."""
     settings = json.loads(config)
     if (settings["features"] == "eta") != bool(eta and embeddings):
         raise typer.BadParameter("features: eta goes with --eta and --embeddings, and no other")
+    if (settings["features"] == "raw+prematched") != bool(also):
+        raise typer.BadParameter("features: raw+prematched goes with --also, and no other")
+    if ("start" in settings) != bool(start) or ("generator" in settings) == bool(start):
+        raise typer.BadParameter("start goes with --start and without generator, and no other")
     info, _ = read_model_info(model.parent)
-    table = read_manifest(manifest).query("split == 'train'")
+    table = pd.concat([read_manifest(each) for each in manifests]).query("split == 'train'")
     store, origin, models, weights = FeatureStore(features), {}, [], info.weights
+    raw = FeatureStore(also) if also else None
+    if raw and raw.meta != store.meta:
+        raise typer.BadParameter(f"--also: features of {raw.meta}, the others are of {store.meta}")
     if eta and embeddings:
         fit = EtaModel.from_pretrained(eta)
         store = EtaFeatures(features, fit, Embeddings.read(embeddings))
         origin = {"eta": settings["eta"], "eta_digest": fit.digest}
         models = [eta / "eta.safetensors", embeddings]
         weights = worst_weights([weights, fit.config["weights"]])
-    sizes = GeneratorConfig.from_dict({"feature_dim": store.dim, **settings["generator"]})
-    table = table[table["utterance_id"].isin(store.utterance_ids)].set_index("utterance_id")
-    usable, narrow = full_band(table["sample_rate"].to_dict(), sizes.sample_rate)
+    torch.manual_seed(settings["seed"])
+    label = "untrained"
+    if start:
+        facts = {"layer": store.meta.layer, "normalize": store.meta.normalize}
+        generator, label = read_start(start.parent, store.dim, facts)
+        origin |= {"start": settings["start"]}
+        models += [start, *sorted(read_model_info(start.parent)[1].iterdir())]
+    else:
+        generator = Generator(read_config({"feature_dim": store.dim, **settings["generator"]}))
+    known = {*store.utterance_ids, *(raw.utterance_ids if raw else ())}
+    table = table[table["utterance_id"].isin(known)].set_index("utterance_id")
+    rate = generator.sample_rate
+    usable, narrow = full_band(table["sample_rate"].to_dict(), rate)
     if narrow:
         say(
             f"left out: {len(narrow)} of {len(table)} utterances, recorded at less than the "
-            f"generator's {sizes.sample_rate} Hz ({first_names(narrow)})"
+            f"generator's {rate} Hz ({first_names(narrow)})"
         )
-    train_ids, validation_ids = hold_out(
-        sorted(usable), settings["validation_utterances"], settings["seed"]
-    )
+    names = sorted({*usable} & {*store.utterance_ids})
+    _, validation_ids = hold_out(names, settings["validation_utterances"], settings["seed"])
+    train_ids = sorted({*usable} - {*validation_ids})
     files = dict(zip(table.index, zip(table["path"], table["checksum"], strict=True), strict=True))
-    torch.manual_seed(settings["seed"])
-    generator = Generator(sizes)
     task = VocoderTask(
         generator,
         DiscriminatorConfig(**settings["discriminator"]),
         store,
-        Waveforms(files, sizes.sample_rate),
+        Waveforms(files, rate),
         train_ids,
         validation_ids,
         segment_frames=settings["segment_frames"],
@@ -92,6 +118,7 @@ def main(
         learning_rate=settings["learning_rate"],
         lr_decay=settings["lr_decay"],
         adversarial_from=settings["adversarial_from"],
+        also=raw,
     )
     if padded := task.dataset.num_padded:
         say(
@@ -100,7 +127,8 @@ def main(
         )
     package = Path(etaflow.__path__[0])
     code = source_files(__file__, package)
-    key = fingerprint(config, manifest, model, *features, *models, *code)
+    given = [*manifests, model, *features, *(also or [])]
+    key = fingerprint(config, *given, *models, *code)
     history = train(
         task,
         job.settings(settings, select="mel_distance"),
@@ -118,7 +146,7 @@ def main(
             revision=store.meta.revision,
             layer=store.meta.layer,
             normalize=store.meta.normalize,
-            weights=weights,
+            weights=worst_weights([weights, "trained" if kept else label]),
             step=kept,
             features=settings["features"],
             **origin,

@@ -27,7 +27,7 @@ def main(
         ),
     ],
     converted: Annotated[Path, typer.Option(help="TSV of the system's waveforms")],
-    output: Annotated[Path, typer.Option(help="TSV to write: utterance_id reference hypothesis")],
+    output: Annotated[Path, typer.Option(help="TSV to write: utterance_id hypothesis")],
     model_dir: Annotated[
         Path | None,
         typer.Option(help="Folder with the model.json of faster-whisper"),
@@ -45,9 +45,8 @@ def main(
     else:
         raise typer.BadParameter(f"{config}: unknown engine, or faster-whisper without --model-dir")
     table = read_converted(converted)
-    table["reference"] = table["text"]
     table["hypothesis"] = transcribe_files(recognizer, table["path"].tolist())
-    write_table(table[["utterance_id", "reference", "hypothesis"]], output)
+    write_table(table[["utterance_id", "hypothesis"]], output)
 
 
 if __name__ == "__main__":

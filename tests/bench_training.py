@@ -26,7 +26,7 @@ from etaflow.audio import file_checksum
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
 from etaflow.training.batches import Batches
 from etaflow.training.trainer import Settings, Trainer, make_accelerator
-from etaflow.vocoder import Generator, GeneratorConfig, log_mel
+from etaflow.vocoder import Generator, log_mel, read_config
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
 from etaflow.vocoder.task import (
     MATCHING_WEIGHT,
@@ -126,7 +126,7 @@ def our_stepper(task: VocoderTask, precision: str) -> Callable[[], None]:
 def bench(name: str, vocoder: dict[str, Any], dim: int, turns: int, precision: str) -> None:
     """Print the median seconds of a step of each and their ratio."""
     sizes = {"feature_dim": dim, **vocoder["generator"]}
-    config = GeneratorConfig.from_dict(json.loads(json.dumps(sizes)))
+    config = read_config(json.loads(json.dumps(sizes)))
     judges = DiscriminatorConfig(**vocoder["discriminator"])
     with tempfile.TemporaryDirectory() as place:
         store, paths = make_corpus(Path(place), dim)

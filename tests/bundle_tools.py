@@ -14,6 +14,7 @@ from etaflow.eta import EtaModel, Pca
 from etaflow.evaluation.tables import COLUMNS as METRICS_COLUMNS
 from etaflow.manifest import COLUMNS, write_manifest, write_table
 from etaflow.models import read_model_info
+from etaflow.separation.networks import create_separator, save_separator
 from etaflow.vocoder import Generator, GeneratorConfig
 from tests.conftest import ROOT
 
@@ -61,9 +62,18 @@ def eta_model(ssl: Path, speaker: Path, embedding_dim: int, weights: str = "untr
 
 
 def make_bundle(
-    folder: Path, ssl: Path, speaker: Path, embedding_dim: int = 256, weights: str = "untrained"
+    folder: Path,
+    ssl: Path,
+    speaker: Path,
+    embedding_dim: int = 256,
+    weights: str = "untrained",
+    with_others: bool = False,
+    dtype: str = "float32",
 ) -> Path:
-    """Run `scripts/bundle.py` on model folders as `fetch_model` makes them."""
+    """Run `scripts/bundle.py` on model folders as `fetch_model` makes them.
+
+    With others: a verifier by the speaker encoder, and an untrained separator, `small`.
+    """
     inputs = folder / "inputs"
     eta_model(ssl, speaker, embedding_dim, weights).save_pretrained(inputs / "eta")
     torch.manual_seed(0)
@@ -90,6 +100,9 @@ def make_bundle(
         "seeds": {"corpus mine": 3, "vocoder": 5},
         "eta": {"corpus": "mine", "layer": LAYER, "pca": 4},
         "vocoder": {"corpus": "mine", "steps": 12},
+        "trained_on": {"eta": ["mine"], "vocoder": ["mine"]},
+        "licences": {"mine": "CC BY 4.0"},
+        "dtype": dtype,
         "evaluation": {
             "systems": ["original", "knnvc"],
             "corpus": {"name": "mine", "kind": "mini"},
@@ -108,14 +121,66 @@ def make_bundle(
         "ssl": ssl / "model.json",
         "speaker": speaker / "model.json",
         "eta": inputs / "eta",
-        "eta-manifest": inputs / "corpus.tsv",
         "vocoder": inputs / "vocoder",
-        "vocoder-manifest": inputs / "corpus.tsv",
+        "manifest": f"mine={inputs / 'corpus.tsv'}",
         "metrics": inputs / "metrics.tsv",
         "output": folder / "bundle" / "config.json",
     }
+    if with_others:
+        config["origins"] |= {"verifier": {"place": "", "licence": "Apache-2.0"}}
+        config["separated_by"] = ["apart"]
+        arguments |= verifier_arguments(inputs, speaker) | separator_arguments(inputs)
+        arguments["config"] = json.dumps(config)
     run_script("bundle", arguments)
     return folder / "bundle"
+
+
+def verifier_arguments(inputs: Path, encoder: Path) -> dict[str, Any]:
+    """A verifier as `scripts/bundle_verifier.py` makes it, and a table of verification."""
+    trials = pd.DataFrame({"enrolment": [*"abcd"], "test": [*"efgh"], "target": [1, 1, 0, 0]})
+    write_table(trials.assign(score=[0.9, 0.7, 0.5, 0.1]), inputs / "scores.tsv")
+    columns = ["system", "trials", *METRICS_COLUMNS[1:]]
+    rows = [("cosine", "pairs", "eer", 12.5, 10.0, 15.0, 4, "published")]
+    table = inputs / "verification.tsv"
+    write_table(pd.DataFrame(rows, columns=columns), table)
+    arguments = {
+        "system": "cosine",
+        "encoder": encoder / "model.json",
+        "metrics": table,
+        "trials": inputs / "scores.tsv",
+        "config": json.dumps(
+            {
+                "run": "small",
+                "trials": "pairs",
+                "corpora": ["mine"],
+                "as_norm": None,
+                "max_seconds": None,
+            }
+        ),
+        "output-dir": inputs / "verifier",
+    }
+    run_script("bundle_verifier", arguments)
+    return {"verifier": inputs / "verifier", "verification-metrics": table}
+
+
+def separator_arguments(inputs: Path) -> dict[str, Any]:
+    """A separator that was trained for no step, and a table of separation."""
+    torch.manual_seed(0)
+    folder = inputs / "separator"
+    folder.mkdir()
+    sizes = {"channels": 16, "kernel": 16, "blocks": 2, "layers": 2}
+    network = create_separator(
+        {"kind": "conv-tasnet", "sample_rate": 8_000, "speakers": 2, **sizes}
+    )
+    save_separator(network, folder, name="small", weights="untrained")
+    columns = ["system", "mixtures", *METRICS_COLUMNS[1:]]
+    rows = [
+        ("mixture", "two", "si_snr", 0.0, -0.5, 0.5, 3, "trained"),
+        ("apart", "two", "si_snri", 4.25, 3.0, 5.5, 3, "untrained"),
+    ]
+    table = inputs / "separation.tsv"
+    write_table(pd.DataFrame(rows, columns=columns), table)
+    return {"separator": folder / "model.json", "separation-metrics": table}
 
 
 def run_script(name: str, arguments: dict[str, Any], *positional: Path) -> None:
@@ -135,7 +200,7 @@ def upstream_checkpoint(generator: Generator) -> dict[str, Any]:
     """A generator's weights as kNN-VC's code saves them."""
     names = {"hifigan.": "", ".conv.": ".", "parametrizations.weight.original": "weight_"}
     weights = {}
-    for name, value in generator.state_dict().items():
+    for name, value in generator.network.state_dict().items():
         for ours, theirs in names.items():
             name = name.replace(ours, theirs)
         weights[name.replace("weight_0", "weight_g").replace("weight_1", "weight_v")] = value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ def remove_placeholders() -> None:
 
 
 remove_placeholders()
+
+# Programs are started by name, as in the rules.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+# Tests interrupt programs. Those of a shell in the background would not hear of it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

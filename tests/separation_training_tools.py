@@ -20,6 +20,7 @@ from etaflow.separation.networks import create_separator
 from etaflow.separation.task import SeparationTask, Validation
 from etaflow.training import Settings, train
 from tests.conftest import ROOT
+from tests.training_tools import Killable
 
 RATE = 8_000
 SAMPLES = 3_200
@@ -91,13 +92,8 @@ def make_mixtures(
     return folder / "mixtures.tsv"
 
 
-class Killed(SeparationTask):
-    fail_at: int | None = None
-
-    def training_step(self, batch: dict[str, Any], step: int, trainer: Any) -> Any:
-        if step == self.fail_at:
-            raise KeyboardInterrupt
-        return super().training_step(batch, step, trainer)
+class Killed(Killable, SeparationTask):
+    pass
 
 
 def make_task(

@@ -24,6 +24,7 @@ from etaflow.training import Settings, train
 from etaflow.trials import generate_trials
 from etaflow.waveforms import Waveforms
 from tests.conftest import ROOT
+from tests.training_tools import Killable
 
 SPEAKERS, UTTERANCES = 8, 5
 HELD_OUT = ("s1", "s2", "s3", "s4")  # of `make_task`
@@ -83,13 +84,8 @@ def trials_of(table: pd.DataFrame) -> pd.DataFrame:
     return generate_trials(table[table["speaker_id"].isin(HELD_OUT)], None, 50, 0, False)
 
 
-class Killed(SpeakerTask):
-    fail_at: int | None = None
-
-    def training_step(self, batch: dict[str, Any], step: int, trainer: Any) -> Any:
-        if step == self.fail_at:
-            raise KeyboardInterrupt
-        return super().training_step(batch, step, trainer)
+class Killed(Killable, SpeakerTask):
+    pass
 
 
 def make_task(
@@ -177,4 +173,5 @@ if __name__ == "__main__":
     # Dropout differs by process.
     task = make_task(read_manifest(corpus), steps=8, network=TwoLayers())
     history = run_task(task, folder, 8, validate_every=2, patience=2, keep="last")
-    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(history), encoding="utf-8")
+    rank = os.environ.get("RANK", "0")
+    (folder / f"{rank}.json").write_text(json.dumps(history), encoding="utf-8")

@@ -33,6 +33,17 @@ class Items:
         return {"utterance_id": f"u{index}", "x": torch.from_numpy(noise + index)}
 
 
+class Killable:
+    """Before a task, so that it ends as if interrupted in step `fail_at`."""
+
+    fail_at: int | None = None
+
+    def training_step(self, batch: dict[str, Any], step: int, trainer: Any) -> Any:
+        if step == self.fail_at:
+            raise KeyboardInterrupt
+        return super().training_step(batch, step, trainer)  # type: ignore[misc]
+
+
 class Regression:
     """A network, with dropout and a batch norm unless `plain`, that learns the sum of its input."""
 

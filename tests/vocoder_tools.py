@@ -85,9 +85,3 @@ def training(folder: Path, output: Path, config: dict[str, Any], *arguments: str
 def python(*arguments: Any) -> list[str]:
     """The command that runs a script in this Python."""
     return [sys.executable, *map(str, arguments)]
-
-
-def processes(count: int, *arguments: Any) -> list[str]:
-    """The command that runs a script in several processes on the CPU."""
-    options = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count)
-    return python(*options, *arguments)

@@ -1,6 +1,7 @@
 """Running the real workflow in a folder of its own, for tests."""
 
 import copy
+import hashlib
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ def load_config(name: str = "config") -> dict[str, Any]:
 def conversion_config() -> dict[str, Any]:
     """The embedded default without what is on speaker verification and on separation."""
     config = load_config()
-    for section in ("encoders", "verification", "mixtures", "separators", "separation"):
+    for section in ("bundle", "encoders", "verification", "mixtures", "separators", "separation"):
         del config[section]
     del config["corpora"]["mini-voices"]
     return config
@@ -101,6 +102,28 @@ def small_config() -> dict[str, Any]:
     return config
 
 
+def serving_config() -> dict[str, Any]:
+    """What it takes to make the embedded default's bundle, cut to what runs in two minutes."""
+    config, speakers, separation = small_config(), speakers_config(), small_separation_config()
+    del config["probe"], config["sweep"], config["conversion"]["references"]
+    config["run"] = "serving"
+    config["conversion"]["systems"] = {"knnvc": {"method": "knn"}}
+    config["corpora"]["mini-voices"] = separation["corpora"]["mini-voices"]
+    config["verification"] = speakers["verification"]
+    kept = ("resemblyzer", "resemblyzer-calibrated")
+    config["verification"]["systems"] = {
+        name: speakers["verification"]["systems"][name] for name in kept
+    }
+    config["mixtures"] = {"mini-clean": separation["mixtures"]["mini-clean"]}
+    config["separators"] = {"sepformer": separation["separators"]["sepformer"]}
+    config["separation"] = separation["separation"] | {
+        "mixtures": ["mini-clean"],
+        "systems": {"sepformer": {"separator": "sepformer"}},
+    }
+    config["bundle"] = load_config()["bundle"]
+    return config
+
+
 def changed(config: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     """A copy of the config with one key set, or removed where the value is `...`."""
     config = copy.deepcopy(config)
@@ -115,27 +138,45 @@ def changed(config: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     return config
 
 
+def command_line(
+    folder: Path,
+    config: dict[str, Any],
+    *arguments: str,
+    root: Path = ROOT,
+    profile: Path | None = None,
+    cores: int = 2,
+) -> list[str]:
+    """Snakemake's, to be run in `folder`, where the config is written."""
+    text = yaml.safe_dump(config, sort_keys=False)
+    # A file of its own, so that several may plan in one folder at a time.
+    file = folder / f"test-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.yaml"
+    file.write_text(text, encoding="utf-8")
+    return [
+        *(str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(root / "Snakefile")),
+        *("--configfile", file.name, "--cores", str(cores)),
+        *("--workflow-profile", str(profile or root / "profiles" / "default"), *arguments),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """The variables of a process in which `python` is that of the tests."""
+    return dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
 def snakemake(
-    folder: Path, config: dict[str, Any], *arguments: str, root: Path = ROOT, ok: bool = True
+    folder: Path,
+    config: dict[str, Any],
+    *arguments: str,
+    root: Path = ROOT,
+    profile: Path | None = None,
+    cores: int = 2,
+    ok: bool = True,
 ) -> str:
     """Run Snakemake on the project's Snakefile in `folder`; returns what it printed."""
-    (folder / "test.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     done = subprocess.run(
-        [
-            "snakemake",
-            "--snakefile",
-            str(root / "Snakefile"),
-            "--configfile",
-            "test.yaml",
-            "--workflow-profile",
-            str(root / "profiles" / "default"),
-            "--cores",
-            "2",
-            *arguments,
-        ],
+        command_line(folder, config, *arguments, root=root, profile=profile, cores=cores),
         cwd=folder,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -145,11 +186,36 @@ def snakemake(
     return output
 
 
-def planned(folder: Path, config: dict[str, Any], root: Path = ROOT) -> dict[str, int]:
+def planned(
+    folder: Path, config: dict[str, Any], *arguments: str, root: Path = ROOT
+) -> dict[str, int]:
     """The rules that Snakemake would run, and how many jobs of each."""
-    output = snakemake(folder, config, "--dry-run", root=root)
+    output = snakemake(folder, config, "--dry-run", *arguments, root=root)
     if "Nothing to be done" in output:
         return {}
     table = output.split("Job stats:")[-1].split("total")[0]
     jobs = dict(re.findall(r"^(\S+)\s+(\d+)$", table, flags=re.MULTILINE))
     return {rule: int(count) for rule, count in jobs.items() if rule != "all"}
+
+
+def jobs_in(output: str) -> dict[str, list[str]]:
+    """What Snakemake says that it runs, or would: of each rule its jobs, in order of their names.
+
+    The name of a job is the values of its wildcards that are not empty, `mini/wavlm-tiny/3/0001`;
+    without wildcards it is `-`.
+    """
+    jobs: dict[str, list[str]] = {}
+    blocks = re.split(r"^(?:local)?rule (\S+):$", output, flags=re.MULTILINE)[1:]
+    for rule, block in zip(blocks[::2], blocks[1::2], strict=True):
+        found = re.search(r"^    wildcards: (.+)$", block, flags=re.MULTILINE)
+        pairs = found[1].split(", ") if found else []
+        values = [pair.partition("=")[2] for pair in pairs]
+        jobs.setdefault(rule, []).append("/".join(filter(None, values)) or "-")
+    return {rule: sorted(names) for rule, names in jobs.items() if rule != "all"}
+
+
+def planned_jobs(
+    folder: Path, config: dict[str, Any], *arguments: str, root: Path = ROOT
+) -> dict[str, list[str]]:
+    """The jobs that Snakemake would run, as `jobs_in` names them."""
+    return jobs_in(snakemake(folder, config, "--dry-run", *arguments, root=root))

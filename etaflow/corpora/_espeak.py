@@ -36,7 +36,7 @@ class Speech:
     rate: int  # words a minute, 80 to 450
     pitch: int  # 0 to 99, 50 is the voice's own
     pitch_range: int  # 0 (monotone) to 99, 50 is the voice's own
-    path: str  # of the WAV file
+    path: str = ""  # of the WAV file
 
 
 def _check(status: int, call: str) -> None:

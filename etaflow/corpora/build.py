@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from etaflow.audio import AudioError, AudioInfo, check_audio
-from etaflow.corpora import folder, kathbath, librispeech, libritts, mini, vctk, voxceleb
+from etaflow.corpora import espeak, folder, kathbath, librispeech, libritts, mini, vctk, voxceleb
 from etaflow.corpora.base import CorpusError, Listing, Recording, Rejected
 from etaflow.corpora.splits import assign_splits
 from etaflow.manifest import COLUMNS, check_manifest, shard_of
@@ -21,6 +21,7 @@ from etaflow.progress import progress
 
 KINDS: dict[str, ModuleType] = {
     "mini": mini,
+    "espeak": espeak,
     "librispeech": librispeech,
     "libritts": libritts,
     "vctk": vctk,
@@ -50,8 +51,8 @@ def fetch(config: Mapping[str, Any], root: str | Path, workers: int = 1) -> None
     root.parent.mkdir(parents=True, exist_ok=True)
     # Corpora of one kind may share a root and their archives: the second waits for the first.
     with FileLock(root.with_name(f".{root.name}.lock")):
-        if kind is mini:
-            mini.fetch(root, config, workers)
+        if kind in (mini, espeak):
+            kind.fetch(root, config, workers)
         else:
             kind.fetch(root, config)
 

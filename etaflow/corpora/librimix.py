@@ -62,7 +62,7 @@ def fetch_metadata(name: str, output: Path, record: Path, url: str = URL) -> Non
 
 
 def fetch_noise(root: Path, url: str = WHAM) -> None:
-    """Fetch WHAM!'s noise, 17 GB and as much again while it is unpacked, into `root/wham_noise`.
+    """Fetch WHAM!'s noise, 17 GB that become 35, into `root/wham_noise`.
 
     The checksum of the first download is recorded, two folders above `root`; see `fetch_archive`.
 

@@ -7,25 +7,16 @@ understands and that a speaker encoder tells apart. The others are there for spe
 only the second is true of them.
 """
 
-import json
 import random
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from etaflow.atomic import atomic_directory
-from etaflow.audio import read_audio, write_audio
-from etaflow.corpora import _espeak
-from etaflow.corpora.base import CorpusError, Listing, Recording
-from etaflow.manifest import read_table, write_table
-from etaflow.progress import progress
+from etaflow.corpora import synthesis
+from etaflow.corpora._espeak import Speech
+from etaflow.corpora.base import CorpusError, Recording
+from etaflow.corpora.synthesis import Utterance
 
 VOCABULARY: tuple[tuple[str, ...], ...] = (
     ("alan", "barry", "kathy", "lucy", "nina", "peter", "rachel", "steven", "thomas", "wendy"),
@@ -45,7 +36,6 @@ VOCABULARY: tuple[tuple[str, ...], ...] = (
         "flowers",
     ),
 )
-TABLE = "recordings.tsv"
 
 
 @dataclass(frozen=True)
@@ -146,48 +136,24 @@ def sentences(speaker_id: str, count: int, seed: int) -> list[str]:
     return [" ".join(words) for words in zip(*columns, strict=True)]
 
 
-def _plan(speaker: Speaker, count: int, seed: int) -> list[Recording]:
-    """A speaker's recordings, sessions one after another; paths are relative to the corpus."""
+def _plan(speaker: Speaker, count: int, seed: int) -> list[Utterance]:
+    """A speaker's utterances, sessions one after another."""
     plan = []
     for index, text in enumerate(sentences(speaker.speaker_id, count, seed)):
         session = list(SESSIONS)[index * len(SESSIONS) // count]
+        rate, pitch = SESSIONS[session]
         utterance_id = f"{speaker.speaker_id}-{session}-{index:03d}"
         path = Path(speaker.speaker_id, session, f"{utterance_id}.wav")
-        plan.append(Recording(utterance_id, speaker.speaker_id, session, path, text))
-    return plan
-
-
-def _record(speaker: Speaker, plan: list[Recording], folder: Path) -> None:
-    """Speak a plan in one fresh process and write `folder/session/utterance.wav`, 16 kHz."""
-    with tempfile.TemporaryDirectory() as temporary:
-        speeches = []
-        for number, recording in enumerate(plan):
-            rate, pitch = SESSIONS[recording.session_id]
-            speeches.append(
-                _espeak.Speech(
-                    text=recording.text,
-                    voice=f"en-us+{speaker.variant}",
-                    rate=speaker.rate + rate,
-                    pitch=speaker.pitch + pitch,
-                    pitch_range=speaker.pitch_range,
-                    path=f"{temporary}/{number}.wav",
-                )
-            )
-        # -P: the folder of the program is not to be searched for modules.
-        done = subprocess.run(
-            [sys.executable, "-P", _espeak.__file__],
-            input=json.dumps([asdict(speech) for speech in speeches]),
-            text=True,
-            capture_output=True,
+        recording = Recording(utterance_id, speaker.speaker_id, session, path, text)
+        speech = Speech(
+            text=text,
+            voice=f"en-us+{speaker.variant}",
+            rate=speaker.rate + rate,
+            pitch=speaker.pitch + pitch,
+            pitch_range=speaker.pitch_range,
         )
-        if done.returncode != 0:
-            raise CorpusError(
-                f"speaker {speaker.speaker_id} cannot be synthesised "
-                f"(status {done.returncode}): {done.stderr.strip()}"
-            )
-        for recording, speech in zip(plan, speeches, strict=True):
-            path = folder.joinpath(*recording.path.parts[1:])
-            write_audio(path, read_audio(speech.path))
+        plan.append(Utterance(recording, speech))
+    return plan
 
 
 def fetch(root: Path, config: Mapping[str, Any], workers: int = 1) -> None:
@@ -202,30 +168,11 @@ def fetch(root: Path, config: Mapping[str, Any], workers: int = 1) -> None:
         raise CorpusError(
             f"{config['speakers']} speakers: the mini corpus has 1 to {len(SPEAKERS)}"
         )
-    chosen = SPEAKERS[: config["speakers"]]
-    plans = [_plan(speaker, config["sentences"], config["seed"]) for speaker in chosen]
-
-    def make(speaker: Speaker, plan: list[Recording]) -> None:
-        with atomic_directory(root / speaker.speaker_id) as part:
-            _record(speaker, plan, part)
-
-    with ThreadPoolExecutor(workers) as pool:
-        made = pool.map(make, chosen, plans)
-        for _ in progress(made, "synthesise", "speaker", total=len(chosen)):
-            pass
-    table = pd.DataFrame([recording for plan in plans for recording in plan])
-    write_table(table.drop(columns="split"), root / TABLE)
+    plans = {
+        speaker.speaker_id: _plan(speaker, config["sentences"], config["seed"])
+        for speaker in SPEAKERS[: config["speakers"]]
+    }
+    synthesis.synthesise(root, plans, workers)
 
 
-def recordings(root: Path, config: Mapping[str, Any]) -> Listing:
-    """List what `fetch` made.
-
-    Raises:
-        CorpusError: nothing was made.
-    """
-    if not (root / TABLE).is_file():
-        raise CorpusError(f"{root / TABLE}: no such file; fetch the corpus first")
-    table = read_table(root / TABLE)
-    columns = (table[field] for field in ("utterance_id", "speaker_id", "session_id"))
-    paths = [root / path for path in table["path"]]
-    return [Recording(*fields) for fields in zip(*columns, paths, table["text"], strict=True)]
+recordings = synthesis.recordings

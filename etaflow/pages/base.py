@@ -1,7 +1,7 @@
 """What pages are made of."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -46,6 +46,29 @@ def legend(names: Sequence[str], notes: Mapping[str, str]) -> str:
         f"<li><b>{html.escape(n)}</b>: {html.escape(notes[n])}</li>" for n in names if n in notes
     )
     return f"<ul class=note>{''.join(lines)}</ul>"
+
+
+def published_table(
+    figures: Sequence[str],
+    words: Sequence[str],
+    rows: Iterable[tuple[str, Sequence[str], Sequence[str]]],
+) -> str:
+    """A table of what others published, set apart by its look.
+
+    Args:
+        figures: heads of the columns of figures.
+        words: heads of those of words, wider and smaller.
+        rows: a system, its figures as text (empty where there is none), its words as HTML.
+    """
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("system", *figures, *words))
+    lines = "".join(
+        f"<tr><th>{html.escape(system)}</th>"
+        + "".join(f"<td>{html.escape(figure)}</td>" for figure in own)
+        + "".join(f"<td class=words>{text}</td>" for text in said)
+        + "</tr>"
+        for system, own, said in rows
+    )
+    return f'<div class="scroll"><table class="published"><tr>{head}</tr>{lines}</table></div>'
 
 
 def figures_table(

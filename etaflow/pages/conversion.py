@@ -7,31 +7,21 @@ import pandas as pd
 
 from etaflow.evaluation.protocol import Protocol, Published
 from etaflow.evaluation.tables import METRIC_NOTES, in_order
-from etaflow.pages.base import figures_table, legend, page, warning
+from etaflow.pages.base import figures_table, legend, page, published_table, warning
 
 
 def _published_table(published: Sequence[Published], protocol: Protocol) -> str:
     names = in_order(name for each in published for name in each.figures)
     rows = []
     for each in published:
-        figures = "".join(
-            f"<td>{each.figures[n]:.2f}</td>" if n in each.figures else "<td></td>" for n in names
-        )
+        figures = [f"{each.figures[n]:.2f}" if n in each.figures else "" for n in names]
         other, unknown = each.protocol.differences(protocol)
         differs = [f"<b>{', '.join(other)}</b>"] if other else []
         differs += [f"not known: {', '.join(unknown)}"] if unknown else []
-        rows.append(
-            f"<tr><th>{html.escape(each.system)}</th>{figures}"
-            f"<td class=words>{html.escape(each.protocol.words())}</td>"
-            f"<td class=words>{'<br>'.join(differs)}</td>"
-            f"<td class=words>{html.escape(each.source)}</td></tr>"
-        )
-    head = "".join(f"<th>{name}</th>" for name in names)
-    return (
-        '<div class="scroll"><table class="published"><tr><th>system</th>'
-        f"{head}<th>protocol there</th><th>other than in this run</th><th>source</th></tr>"
-        f"{''.join(rows)}</table></div>"
-    )
+        words = [html.escape(each.protocol.words()), "<br>".join(differs), html.escape(each.source)]
+        rows.append((each.system, figures, words))
+    heads = ["protocol there", "other than in this run", "source"]
+    return published_table(names, heads, rows)
 
 
 def metrics_page(

@@ -6,30 +6,22 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from etaflow.evaluation.separation import BASELINE, NAMES, NOTES, PROTOCOL, PublishedScores
-from etaflow.pages.base import figures_table, legend, page, warning
+from etaflow.pages.base import figures_table, legend, page, published_table, warning
 
 _COLUMNS = ("si_snri", "sdri")
 
 
 def _published_table(published: Sequence[PublishedScores]) -> str:
-    rows = []
-    for each in published:
-        figures = "".join(
-            f"<td>{each.figures[n]}</td>" if n in each.figures else "<td></td>" for n in _COLUMNS
+    rows = [
+        (
+            each.system,
+            [each.mixtures, *(str(each.figures.get(n, "")) for n in _COLUMNS)],
+            [html.escape(text) for text in (each.data, each.training, each.source)],
         )
-        words = "".join(
-            f"<td class=words>{html.escape(text)}</td>"
-            for text in (each.data, each.training, each.source)
-        )
-        rows.append(
-            f"<tr><th>{html.escape(each.system)}</th><td>{html.escape(each.mixtures)}</td>"
-            f"{figures}{words}</tr>"
-        )
-    head = "".join(f"<th>{NAMES[name]}</th>" for name in _COLUMNS)
-    return (
-        '<div class="scroll"><table class="published"><tr><th>system</th><th>test set</th>'
-        f"{head}<th>data</th><th>training</th><th>source</th></tr>{''.join(rows)}</table></div>"
-    )
+        for each in published
+    ]
+    heads = ["test set", *(NAMES[name] for name in _COLUMNS)]
+    return published_table(heads, ["data", "training", "source"], rows)
 
 
 def _in_order(table: pd.DataFrame, before: Mapping[str, str | None]) -> pd.DataFrame:

@@ -6,25 +6,20 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from etaflow.evaluation.verification import LISTS, NOTES, PROTOCOL, PublishedRates
-from etaflow.pages.base import figures_table, legend, page, warning
+from etaflow.pages.base import figures_table, legend, page, published_table, warning
 
 
 def _published_table(published: Sequence[PublishedRates]) -> str:
-    rows = []
-    for each in published:
-        rates = "".join(
-            f"<td>{each.rates[n]:.3f}</td>" if n in each.rates else "<td></td>" for n in LISTS
+    rows = [
+        (
+            each.system,
+            [f"{each.rates[n]:.3f}" if n in each.rates else "" for n in LISTS],
+            [html.escape(text) for text in (each.trained_on, each.scoring, each.source)],
         )
-        words = "".join(
-            f"<td class=words>{html.escape(text)}</td>"
-            for text in (each.trained_on, each.scoring, each.source)
-        )
-        rows.append(f"<tr><th>{html.escape(each.system)}</th>{rates}{words}</tr>")
-    head = "".join(f"<th>{name}, EER %</th>" for name in LISTS)
-    return (
-        f'<div class="scroll"><table class="published"><tr><th>system</th>{head}'
-        f"<th>trained on</th><th>scores</th><th>source</th></tr>{''.join(rows)}</table></div>"
-    )
+        for each in published
+    ]
+    heads = [f"{name}, EER %" for name in LISTS]
+    return published_table(heads, ["trained on", "scores", "source"], rows)
 
 
 def verification_page(

@@ -7,7 +7,7 @@ at 1, each file for itself; nothing is rounded or clipped here, so that a mixtur
 parts. At 8 kHz the samples are as exact as SciPy's filter, which some versions applied in float64.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -90,13 +90,18 @@ def metadata_columns(speakers: int) -> list[str]:
     return ["mixture_ID", *sources, "noise_path", "noise_gain"]
 
 
+def count_sources(columns: Iterable[str]) -> int:
+    """How many sources a table with these columns has a path of."""
+    return sum(name.startswith("source_") and name.endswith("_path") for name in columns)
+
+
 def speakers_per_mixture(columns: Sequence[str]) -> int:
     """How many speakers a metadata table with these columns mixes.
 
     Raises:
         MetadataError: columns of LibriMix's metadata are missing.
     """
-    speakers = sum(column.startswith("source_") and column.endswith("_path") for column in columns)
+    speakers = count_sources(columns)
     missing = [name for name in metadata_columns(max(1, speakers)) if name not in columns]
     if missing:
         raise MetadataError(f"the mixtures' metadata have no column {', '.join(missing)}")

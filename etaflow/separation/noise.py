@@ -96,7 +96,7 @@ def _file_and_speed(path: Path) -> tuple[Path, float]:
 
     LibriMix writes the first channel of WHAM!'s training noise `NAME.wav` once more, at 0.8 and 1.2
     of its speed by SoX, as `NAMEsp08.wav` and `NAMEsp12.wav`. Where these are not there, they are
-    made as they are asked for; by SoX's resampler as a library, to some 70 dB of its files.
+    made as they are asked for; by SoX's resampler as a library, and so all but the same.
     """
     name = FASTER.fullmatch(path.name)
     if name is None or path.exists():

@@ -10,7 +10,7 @@ import pandas as pd
 from etaflow.audio import Waveform, file_checksum, read_audio
 from etaflow.decoding import AudioError
 from etaflow.manifest import first_names, read_table
-from etaflow.separation.mixing import MetadataError
+from etaflow.separation.mixing import MetadataError, count_sources
 
 NUMBERS = ["length", "sample_rate"]
 
@@ -32,7 +32,7 @@ def separated_columns(sources: int) -> list[str]:
 
 def num_sources(table: pd.DataFrame) -> int:
     """How many sources each mixture of a table has."""
-    return sum(name.startswith("source_") and name.endswith("_path") for name in table.columns)
+    return count_sources(table.columns)
 
 
 def speakers_of_mixtures(table: pd.DataFrame) -> npt.NDArray[np.str_]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchmetrics.functional.audio.pit import pit_permutate
 
+from etaflow.schedule import adamw, set_rates
 from etaflow.separation.crops import MixtureCrops, MixtureFiles
 from etaflow.separation.loss import ENOUGH, pit_loss, pit_si_snr, si_snr
 from etaflow.separation.network import Separator
@@ -148,16 +149,10 @@ class SeparationTask:
         self.sample_rate = network.sample_rate
         self.modules: dict[str, nn.Module] = {"separator": network}
         groups = [
-            (network.pretrained_parameters(), rates[0]),
-            (network.new_parameters(), rates[1]),
+            (network.pretrained_parameters(), rates[0], weight_decay),
+            (network.new_parameters(), rates[1], weight_decay),
         ]
-        groups = [group for group in groups if group[0]]
-        self._rates = [rate for _, rate in groups]
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "separator": torch.optim.AdamW(
-                [{"params": own, "lr": rate} for own, rate in groups], weight_decay=weight_decay
-            )
-        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"separator": adamw(groups)}
         self.dataset, self.batch_size = dataset, batch_size
         self._validation, self._schedule = validation, schedule
 
@@ -165,9 +160,7 @@ class SeparationTask:
         self, batch: dict[str, Any], step: int, trainer: Any
     ) -> dict[str, torch.Tensor]:
         """One update of the separator."""
-        factor, optimizer = self._schedule(step), self.optimizers["separator"]
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = factor * rate
+        set_rates(self.optimizers["separator"], self._schedule(step))
         estimates = self.modules["separator"](batch["mixture"])
         loss = pit_loss(estimates, batch["sources"]).mean()
         trainer.update("separator", loss)

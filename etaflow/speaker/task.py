@@ -10,6 +10,7 @@ from torch import nn
 
 from etaflow.audio import SAMPLE_RATE
 from etaflow.metrics import equal_error_rate, min_dcf
+from etaflow.schedule import adamw, set_rates
 from etaflow.speaker.losses import Criterion
 from etaflow.speaker.network import SpeakerNetwork, embed
 from etaflow.speaker.utterances import SpeakerUtterances
@@ -120,13 +121,7 @@ class SpeakerTask:
             (network.new_parameters(), rates[1], weight_decay),
             (parameters, rates[1], decay),
         ]
-        groups = [group for group in groups if group[0]]
-        self._rates = [rate for _, rate, _ in groups]
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "encoder": torch.optim.AdamW(
-                [{"params": own, "lr": rate, "weight_decay": d} for own, rate, d in groups]
-            )
-        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"encoder": adamw(groups)}
         self.dataset, self.batch_size = dataset, batch_size
         self._validation, self._schedule, self._criterion = validation, schedule, criterion
 
@@ -142,9 +137,7 @@ class SpeakerTask:
     ) -> dict[str, torch.Tensor]:
         """One update of the encoder and the criterion."""
         self._check_part(self._criterion, len(batch["label"]))
-        factor, optimizer = self._schedule(step), self.optimizers["encoder"]
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = factor * rate
+        set_rates(self.optimizers["encoder"], self._schedule(step))
         waveforms = batch["waveforms"]
         embeddings = self.modules["encoder"](waveforms.flatten(0, 1))
         loss = self.modules["criterion"](

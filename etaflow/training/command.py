@@ -30,7 +30,8 @@ class Job:
         Path | None, typer.Option(help="the tracker's local files, needed with one")
     ] = None
     gpus: Annotated[
-        int, typer.Option(help="GPUs given to this job; more than one by `accelerate launch`")
+        int,
+        typer.Option(help="GPUs given to this job; with several, start by etaflow.launch"),
     ] = 0
     threads: Annotated[int, typer.Option(help="CPU cores given to this job")] = 1
 

@@ -1,6 +1,7 @@
 """The loop itself: steps, validations, checkpoints."""
 
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def train(
 
     Takes up from the newest checkpoint under `working_dir/fingerprint` if there is one. Removing
     that folder once the results are safe is the caller's part. For several GPUs it runs in as many
-    processes, started by `accelerate launch`.
+    processes, started by `etaflow.launch`; those of all machines see one `working_dir`.
 
     Args:
         task: what to train.
@@ -43,7 +44,7 @@ def train(
         fingerprint: of everything that the result depends on (`etaflow.provenance.fingerprint`).
         tracker: `tensorboard`, `wandb` or `comet_ml`, to follow the training by; None for none.
         tracker_dir: the tracker's local files, needed with one; its name is shown as the run's.
-        gpus: GPUs given to this job.
+        gpus: GPUs given to this job, on all machines together.
         workers: processes that prepare batches; 0 does it in this one.
 
     Returns:
@@ -136,6 +137,10 @@ def train(
                 if last:
                     break
         accelerator.wait_for_everyone()
+        if accelerator.num_processes > 1:
+            # A thread of Gloo lets go of the barrier's tensors, for which it needs the GIL. The end
+            # of the group waits for that thread with the GIL held: seen to hang, 1 time in 5.
+            time.sleep(1)
         accelerator.end_training()
     if not main:
         return None

@@ -60,6 +60,8 @@ def make_accelerator(
 ) -> Accelerator:
     """An accelerator for a job that was given so many GPUs, in one process a GPU.
 
+    GPUs and processes are those of all machines together.
+
     Raises:
         TrainingError: a precision that is unknown or that the CPU has not, a tracker whose package
             is missing, or not as many processes as GPUs.
@@ -83,7 +85,7 @@ def make_accelerator(
     if gpus and accelerator.num_processes != gpus:
         raise TrainingError(
             f"{gpus} GPUs and {accelerator.num_processes} process(es): start one process a GPU by "
-            f"`accelerate launch --multi_gpu --num_processes {gpus} SCRIPT …`"
+            f"`python -m etaflow.launch --gpus {gpus} -- SCRIPT …`"
         )
     return accelerator
 

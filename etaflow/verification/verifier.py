@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.bundles import VERIFIER
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
 from etaflow.store import Embeddings
 from etaflow.trials import COLUMNS
@@ -77,13 +78,16 @@ class Verifier:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> "Verifier":
-        """Load a folder of `verifier.json` and `encoder/`.
+        """Load a folder of `verifier.json` and `encoder/`, or a bundle that has it as `verifier/`.
 
         Raises:
             VerifierError: the folder is none of them.
             ModelError: its encoder cannot be loaded.
         """
-        path = Path(folder) / CONFIG
+        own = Path(folder)
+        if not (own / CONFIG).is_file() and (own / VERIFIER / CONFIG).is_file():
+            own /= VERIFIER
+        path = own / CONFIG
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["format"] != FORMAT:
@@ -97,7 +101,7 @@ class Verifier:
                     fields["bias"],
                     fields["fitted_on"],
                 )
-            encoder = load_speaker_encoder(Path(folder) / ENCODER, device)
+            encoder = load_speaker_encoder(own / ENCODER, device)
             return cls(
                 encoder,
                 stored["name"],
@@ -107,7 +111,10 @@ class Verifier:
                 stored["trials"],
             )
         except FileNotFoundError as error:
-            raise VerifierError(f"{folder} holds no {CONFIG}: it is no verifier") from error
+            raise VerifierError(
+                f"{folder} holds no {CONFIG}: it is no verifier, nor a bundle with one. A run "
+                "whose config has `verification.verifier` makes one in results/RUN/verifier"
+            ) from error
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise VerifierError(f"{path} is damaged ({error!r})") from error
 

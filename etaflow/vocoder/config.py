@@ -1,6 +1,6 @@
-"""The size of a generator, and what follows from it."""
+"""The sizes of generators, and what follows from them."""
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from math import ceil, prod
 from typing import Any
 
@@ -15,7 +15,7 @@ class VocoderError(ValueError):
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The size of a generator; the defaults are kNN-VC's (with `feature_dim=1024`).
+    """The size of a HiFi-GAN generator; the defaults are kNN-VC's (with `feature_dim=1024`).
 
     Attributes:
         feature_dim: D, the width of the features.
@@ -38,17 +38,6 @@ class GeneratorConfig:
     resblock_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
     sample_rate: int = 16_000
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "GeneratorConfig":
-        """Build from JSON values (lists become tuples); unknown or missing keys raise."""
-        known = {field.name for field in fields(cls)}
-        required = {field.name for field in fields(cls) if field.default is MISSING}
-        if unknown := sorted(values.keys() - known):
-            raise VocoderError(f"generator: unknown key(s) {', '.join(unknown)}")
-        if missing := sorted(required - values.keys()):
-            raise VocoderError(f"generator: missing key(s) {', '.join(missing)}")
-        return cls(**{name: _tuples(value) for name, value in values.items()})
-
     def __post_init__(self) -> None:
         pairs = list(zip(self.upsample_factors, self.upsample_kernels, strict=False))
         depths = {len(dilations) for dilations in self.resblock_dilations}
@@ -61,9 +50,7 @@ class GeneratorConfig:
             raise VocoderError("generator: resblocks have odd kernels and two or three dilations")
         if self.upsample_channels % 2**stages:
             raise VocoderError(f"generator: upsample_channels must be a multiple of {2**stages}")
-        if self.sample_rate not in SAMPLE_RATES:
-            known = ", ".join(map(str, SAMPLE_RATES))
-            raise VocoderError(f"generator: sample_rate is {self.sample_rate}; allowed are {known}")
+        _check_rate(self.sample_rate)
         if self.hop_length * FRAMES_A_SECOND != self.sample_rate:
             raise VocoderError(
                 f"generator: the product of upsample_factors is {self.hop_length}, not "
@@ -94,6 +81,101 @@ class GeneratorConfig:
             first = ceil((first - widest + padding - kernel + 1) / factor)
             last = (last + widest + padding) // factor
         return max(-first, last) + _EDGE
+
+
+@dataclass(frozen=True)
+class IstftConfig:
+    """The size of a generator that ends in an inverse STFT.
+
+    Attributes:
+        feature_dim: D, the width of the features.
+        hidden_dim: width of the blocks' inputs and outputs.
+        intermediate_dim: width inside a block.
+        blocks: ConvNeXt blocks, of which the second half sees frames after `upsample`.
+        kernel: odd; frames that the first layer and each block see.
+        n_fft: even; samples of the window, at least two hops.
+        upsample: STFT frames made of each of the features.
+        sample_rate: of the waveform, Hz, one of `SAMPLE_RATES`.
+    """
+
+    feature_dim: int
+    hidden_dim: int = 512
+    intermediate_dim: int = 1536
+    blocks: int = 8
+    kernel: int = 7
+    n_fft: int = 1280
+    upsample: int = 1
+    sample_rate: int = 16_000
+
+    def __post_init__(self) -> None:
+        _check_rate(self.sample_rate)
+        if self.kernel % 2 == 0:
+            raise VocoderError(f"generator: kernel is {self.kernel}; it must be odd")
+        if self.hop_length % self.upsample:
+            raise VocoderError(
+                f"generator: upsample is {self.upsample}, which does not divide the "
+                f"{self.hop_length} samples of 20 ms at {self.sample_rate} Hz"
+            )
+        if self.n_fft % 2 or self.n_fft < 2 * self.hop_length // self.upsample:
+            raise VocoderError(
+                f"generator: n_fft is {self.n_fft}; it must be even and at least "
+                f"{2 * self.hop_length // self.upsample}, two hops of the STFT"
+            )
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame of the features, at `sample_rate`."""
+        return self.sample_rate // FRAMES_A_SECOND
+
+    @property
+    def coarse_blocks(self) -> int:
+        """Blocks before upsampling; all of them if there is none."""
+        return self.blocks if self.upsample == 1 else self.blocks // 2
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames to each side of a frame that its samples depend on."""
+        hop, reach = self.hop_length // self.upsample, self.kernel // 2
+        # Backwards: what a sample is added up from, the blocks on either side of the upsampling,
+        # the first layer. The window may reach one sample farther ahead than back.
+        window = -(-(self.n_fft - hop) // 2)
+        fine = -(-window // hop) + (self.blocks - self.coarse_blocks) * reach
+        return -(-fine // self.upsample) + (self.coarse_blocks + 1) * reach
+
+
+AnyConfig = GeneratorConfig | IstftConfig
+KINDS: dict[str, type[AnyConfig]] = {"hifigan": GeneratorConfig, "istft": IstftConfig}
+
+
+def read_config(values: dict[str, Any]) -> AnyConfig:
+    """Build from JSON values (lists become tuples); without a key `kind` they are HiFi-GAN's.
+
+    Raises:
+        VocoderError: keys or a kind are unknown, or missing, or the values do not fit each other.
+    """
+    kind = values.get("kind", "hifigan")
+    if kind not in KINDS:
+        raise VocoderError(f"generator: kind is {kind!r}; allowed are {', '.join(KINDS)}")
+    cls, given = KINDS[kind], {name: value for name, value in values.items() if name != "kind"}
+    known = {field.name for field in fields(cls)}
+    required = {field.name for field in fields(cls) if field.default is MISSING}
+    if unknown := sorted(given.keys() - known):
+        raise VocoderError(f"generator: unknown key(s) {', '.join(unknown)}")
+    if missing := sorted(required - given.keys()):
+        raise VocoderError(f"generator: missing key(s) {', '.join(missing)}")
+    return cls(**{name: _tuples(value) for name, value in given.items()})
+
+
+def config_values(config: AnyConfig) -> dict[str, Any]:
+    """What `read_config` reads; of a HiFi-GAN without `kind`, as files have always been."""
+    kind = {"kind": "istft"} if isinstance(config, IstftConfig) else {}
+    return kind | asdict(config)
+
+
+def _check_rate(sample_rate: int) -> None:
+    if sample_rate not in SAMPLE_RATES:
+        known = ", ".join(map(str, SAMPLE_RATES))
+        raise VocoderError(f"generator: sample_rate is {sample_rate}; allowed are {known}")
 
 
 def _tuples(value: Any) -> Any:

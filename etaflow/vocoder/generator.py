@@ -1,8 +1,7 @@
-"""The HiFi-GAN generator of kNN-VC (arXiv 2010.05646, 2305.18975)."""
+"""A generator of whatever kind: synthesis of the whole and in chunks, and its files."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from etaflow.atomic import atomic_file, write_json
-from etaflow.products import frames_first
-from etaflow.vocoder import layers
-from etaflow.vocoder.config import GeneratorConfig, VocoderError
+from etaflow.vocoder.config import (
+    AnyConfig,
+    IstftConfig,
+    VocoderError,
+    config_values,
+    read_config,
+)
+from etaflow.vocoder.hifigan import Hifigan
+from etaflow.vocoder.istft import Istft
 from etaflow.vocoder.weights import fold_weight_norm, misfits, read_checkpoint, upstream_name
 
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"
@@ -25,10 +29,10 @@ CHUNK_FRAMES = 500  # ten seconds; at kNN-VC's size a signal of one layer then t
 class Generator(nn.Module):
     """Features (B, T, D) to a waveform (B, 1, hop_length T) in [-1, 1]; no loudness is changed.
 
-    A linear layer, then SpeechBrain's HiFi-GAN generator: `lin_pre`, `hifigan.conv_pre`,
-    `hifigan.ups`, `hifigan.resblocks`, `hifigan.conv_post` are the modules of kNN-VC's generator.
-    kNN-VC's size has 16,523,393 parameters, counted as at inference: weight and bias of each layer
-    (`num_parameters`). The weight norm of training stores 10,113 magnitudes beside them.
+    The config says of which kind: kNN-VC's HiFi-GAN (`etaflow.vocoder.hifigan`), or one that ends
+    in an inverse STFT (`etaflow.vocoder.istft`). kNN-VC's size has 16,523,393 parameters, counted
+    as at inference: weight and bias of each layer (`num_parameters`). The weight norm of training
+    stores 10,113 magnitudes beside them.
 
     Attributes:
         config: the size.
@@ -39,58 +43,27 @@ class Generator(nn.Module):
             training, and of a checkpoint of kNN-VC's, which does not say.
     """
 
-    def __init__(self, config: GeneratorConfig, trained_on: dict[str, Any] | None = None) -> None:
-        """Draw the weights of a generator to train, with weight norm."""
-        # Imported here: who only asks for a mel distance need not wait for SpeechBrain.
-        from speechbrain.lobes.models.HifiGAN import HifiganGenerator
-        from speechbrain.nnet.CNN import Conv1d
-
+    def __init__(self, config: AnyConfig, trained_on: dict[str, Any] | None = None) -> None:
+        """Draw the weights of a generator to train, a HiFi-GAN's with weight norm."""
         super().__init__()
         self.config, self.trained_on = config, trained_on or {}
         self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.receptive_field = config.receptive_field
-        self.lin_pre = nn.Linear(config.feature_dim, config.hidden_dim)
-        self.hifigan = HifiganGenerator(
-            in_channels=config.hidden_dim,
-            out_channels=1,
-            resblock_type="1" if len(config.resblock_dilations[0]) == 3 else "2",
-            resblock_dilation_sizes=config.resblock_dilations,
-            resblock_kernel_sizes=config.resblock_kernels,
-            upsample_kernel_sizes=config.upsample_kernels,
-            upsample_initial_channel=config.upsample_channels,
-            upsample_factors=config.upsample_factors,
-        )
-        self.hifigan.remove_weight_norm()
-        for module in self._convolutions():
-            if isinstance(module, Conv1d):
-                # SpeechBrain pads by reflection, which kNN-VC does not and a one-frame input
-                # does not survive; ours pad with zeros themselves.
-                module.padding, module.conv = "valid", layers.Conv(module.conv)
-            else:
-                module.conv = layers.ConvTranspose(module.conv)
-        self.add_weight_norm()
-
-    def _convolutions(self) -> list[Any]:
-        """SpeechBrain's wrappers; the layer is their `conv`."""
-        return [module for module in self.hifigan.modules() if hasattr(module, "conv")]
+        self.network = Istft(config) if isinstance(config, IstftConfig) else Hifigan(config)
 
     def add_weight_norm(self) -> "Generator":
         """Put every convolution under weight norm, to train on; the waveforms stay the same."""
-        for module in self._convolutions():
-            weight_norm(module.conv)
+        self.network.add_weight_norm()
         return self
 
     def remove_weight_norm(self) -> "Generator":
         """Fold the magnitudes of weight norm into the weights; the waveforms stay the same."""
-        self.hifigan.remove_weight_norm()
-        for module in self._convolutions():
-            # Weight norm leaves weights in PyTorch's order of memory.
-            module.conv.weight = nn.Parameter(frames_first(module.conv.weight.detach()))
+        self.network.remove_weight_norm()
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Synthesise (B, T, D) to (B, 1, hop_length T); memory grows with T."""
-        waveform: torch.Tensor = self.hifigan(self.lin_pre(features).transpose(1, 2))
+        waveform: torch.Tensor = self.network(features)
         return waveform
 
     def stream(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -145,21 +118,29 @@ class Generator(nn.Module):
             if not name.endswith("parametrizations.weight.original0")
         )
 
-    def save_pretrained(self, directory: str | Path, **facts: str | int | float | bool) -> None:
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        dtype: torch.dtype = torch.float32,
+        **facts: str | int | float | bool,
+    ) -> None:
         """Write `generator.safetensors` and `config.json`, each whole or not at all.
 
         Weights are written as at inference, without weight norm.
 
         Args:
             directory: made if it is not there.
+            dtype: of the weights in the file; float16 halves it. They are read as float32.
             **facts: become `trained_on`; without any, `trained_on` stays as it is.
         """
         self.trained_on = dict(facts) or self.trained_on
-        state = {name: value.detach().cpu() for name, value in self.state_dict().items()}
-        weights = {name: value.contiguous() for name, value in fold_weight_norm(state).items()}
+        state = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+        weights = {
+            name: value.to(dtype).contiguous() for name, value in fold_weight_norm(state).items()
+        }
         with atomic_file(Path(directory) / WEIGHTS) as part:
             save_file(weights, part)
-        config = {"generator": asdict(self.config), "trained_on": self.trained_on}
+        config = {"generator": config_values(self.config), "trained_on": self.trained_on}
         write_json(Path(directory) / CONFIG, config)
 
     @classmethod
@@ -187,7 +168,7 @@ class Generator(nn.Module):
             raise VocoderError(f"{source}: not a readable vocoder ({error})") from error
         if not isinstance(values, dict) or values.keys() != {"generator", "trained_on"}:
             raise VocoderError(f"{path}: must have the keys generator and trained_on, no others")
-        generator = cls(GeneratorConfig.from_dict(values["generator"]), values["trained_on"])
+        generator = cls(read_config(values["generator"]), values["trained_on"])
         return generator._load(weights, Path(source) / WEIGHTS)
 
     def _load(
@@ -197,10 +178,11 @@ class Generator(nn.Module):
         name_of: Callable[[str], str] = str,
     ) -> "Generator":
         """Take the weights of `source`, in which `name_of` tells the names of ours."""
-        expected = {name_of(name): name for name in self.remove_weight_norm().state_dict()}
-        shapes = {theirs: self.state_dict()[ours].shape for theirs, ours in expected.items()}
+        state = self.remove_weight_norm().network.state_dict()
+        expected = {name_of(name): name for name in state}
+        shapes = {theirs: state[ours].shape for theirs, ours in expected.items()}
         found = fold_weight_norm(weights)
         if wrong := misfits(found, shapes):
             raise VocoderError(f"{source}: the weights do not fit: {'; '.join(wrong)}")
-        self.load_state_dict({expected[name]: value for name, value in found.items()})
+        self.network.load_state_dict({expected[name]: value for name, value in found.items()})
         return self.eval()

@@ -69,6 +69,22 @@ class Segments(Dataset[dict[str, Any]]):
         }
 
 
+class JoinedSegments(Dataset[dict[str, Any]]):
+    """The segments of several, one after the other."""
+
+    def __init__(self, parts: Sequence[Segments]) -> None:
+        self._places = [(part, index) for part in parts for index in range(len(part))]
+        self.num_padded = sum(part.num_padded for part in parts)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, draw: tuple[int, Sequence[int]]) -> dict[str, Any]:
+        """See `Segments`."""
+        part, index = self._places[draw[0]]
+        return part[index, draw[1]]
+
+
 def full_band(sample_rates: Mapping[str, int], sample_rate: int) -> tuple[list[str], list[str]]:
     """Utterances recorded at `sample_rate` or above, and the others.
 

@@ -13,7 +13,7 @@ from etaflow.vocoder.config import VocoderError
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig, Judgement
 from etaflow.vocoder.generator import Generator
 from etaflow.vocoder.mel import log_mel
-from etaflow.vocoder.segments import Segments
+from etaflow.vocoder.segments import JoinedSegments, Segments
 from etaflow.waveforms import Waveforms
 
 MEL_WEIGHT, MATCHING_WEIGHT = 45.0, 2.0
@@ -74,6 +74,7 @@ class VocoderTask:
         learning_rate: float = 2e-4,
         lr_decay: float = 0.999,
         adversarial_from: int = 0,
+        also: FeatureStore | None = None,
     ) -> None:
         """Set up a training.
 
@@ -83,7 +84,7 @@ class VocoderTask:
                 global generator.
             store: the features that the generator reads, of whatever kind.
             waveforms: what it shall say, at the generator's sampling rate.
-            train_ids: utterances to train on, at least one.
+            train_ids: utterances to train on, at least one, each in `store` or `also`.
             validation_ids: utterances to measure `mel_distance` on, at least one, none of
                 `train_ids`.
             segment_frames: frames a segment.
@@ -91,6 +92,8 @@ class VocoderTask:
             learning_rate: of AdamW, betas (0.8, 0.99), for both.
             lr_decay: factor on the learning rate after each epoch.
             adversarial_from: step at which the discriminators join.
+            also: other features of the same kind to train on as well, as raw ones beside
+                prematched ones.
 
         Raises:
             VocoderError: no or shared utterances, or a store that does not fit the generator.
@@ -119,7 +122,14 @@ class VocoderTask:
             name: torch.optim.AdamW(module.parameters(), lr=learning_rate, betas=(0.8, 0.99))
             for name, module in self.modules.items()
         }
-        self.dataset = Segments(store, waveforms, train_ids, segment_frames)
+        stores = [each for each in (store, also) if each is not None]
+        owned = [sorted({*train_ids} & {*each.utterance_ids}) for each in stores]
+        self.dataset = JoinedSegments(
+            [
+                Segments(each, waveforms, names, segment_frames)
+                for each, names in zip(stores, owned, strict=True)
+            ]
+        )
         self.batch_size, self.sample_rate = batch_size, config.sample_rate
         self._longest = VALIDATION_SECONDS * config.sample_rate // config.hop_length
         self._store, self._waveforms = store, waveforms

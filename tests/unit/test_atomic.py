@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,4 +37,26 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
 def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_whatever_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> None:
+        with atomic_directory(tmp_path / "d") as part, atomic_file(part / "x") as file:
+            file.write_text("half")
+            raise RuntimeError("a library's")
+
+    with pytest.raises(RuntimeError) as caught:
+        failing()
+    assert not hasattr(caught.value, "__notes__")
+    full = shutil.disk_usage(tmp_path)._replace(free=12)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(RuntimeError) as caught:
+        failing()
+    assert caught.value.__notes__ == [
+        f"{tmp_path / '.d.part' / 'x'}: not written, its disk is full (12 bytes are free); make "
+        "room and run again"
+    ]
     assert list(tmp_path.iterdir()) == []

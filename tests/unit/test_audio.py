@@ -227,6 +227,10 @@ def test_reading_ahead_keeps_the_order_and_stops_at_a_bad_file(tmp_path: Path) -
     assert len(next(reading)) == 1
     with pytest.raises(AudioError, match=r"1\.wav: changed since its manifest was made"):
         next(reading)
+    paths[1].unlink()
+    reading = read_ahead([[files[1]]])
+    with pytest.raises(AudioError, match=r"1\.wav: gone since its manifest was made; put it back"):
+        next(reading)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
@@ -268,3 +272,15 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     with pytest.raises(AudioError, match=r"x\.wav: cannot be written \(.*is the disk full"):
         write_audio(tmp_path / "x.wav", sine(200, 0.5, 16_000))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flac_file_that_does_not_tell_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=16_000), 16_000)
+    file = bytearray(path.read_bytes())
+    # The last 36 bits of STREAMINFO's first 18 bytes: 0 stands for a stream of unknown length.
+    file[21] &= 0xF0
+    file[22:26] = bytes(4)
+    path.write_bytes(file)
+    with pytest.raises(AudioError, match=r"piped\.flac: its header does not tell its length"):
+        check_audio(path)

@@ -10,14 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from huggingface_hub import ModelCard, constants
+from typer.testing import CliRunner
 
 from etaflow import VoiceConverter
-from etaflow.converter import BUNDLE_FORMAT, ConversionError
+from etaflow.bundles import FORMAT
+from etaflow.cli import app
+from etaflow.converter import ConversionError
 from etaflow.eta import EtaModel
 from etaflow.fetching import fetch_model
 from etaflow.hub import HubError
+from etaflow.separation.networks import load_separator
+from etaflow.serve.bundle import ServedBundle
+from etaflow.verification.verifier import Verifier, VerifierError
 from tests.bundle_tools import LAYER, make_bundle
 from tests.conftest import ROOT
 from tests.file_server import running
@@ -33,19 +40,27 @@ CONTENTS = {
     *("README.md", "config.json", "eta/config.json", "eta/eta.safetensors"),
     *("vocoder/config.json", "vocoder/generator.safetensors", "vocoder/metrics.tsv"),
     *("ssl/config.json", "ssl/model.json", "ssl/model.safetensors"),
-    *("ssl/preprocessor_config.json", "speaker/model.json"),
+    *("ssl/preprocessor_config.json", "speaker/model.json", "metrics/conversion.tsv"),
+}
+OTHERS = {
+    *("verifier/verifier.json", "verifier/README.md", "verifier/encoder/model.json"),
+    *("separator/model.json", "separator/config.json", "separator/separator.safetensors"),
+    *("metrics/verification.tsv", "metrics/separation.tsv"),
 }
 
 
 def test_a_bundle_says_what_it_is(bundle: Path) -> None:
     assert files_of(bundle) == CONTENTS
+    # Six utterances of ten minutes; the seventh is for testing.
+    mine = {"corpus": "mine", "hours": 1.0, "speakers": 3, "utterances": 6, "licence": "CC BY 4.0"}
     assert json.loads((bundle / "config.json").read_text(encoding="utf-8")) == {
-        "format": BUNDLE_FORMAT,
+        "format": FORMAT,
         "run": "small",
         "layer": LAYER,
         "normalize": False,
         "weights": "untrained",
         "eta": True,
+        "trained_on": {"eta": [mine], "vocoder": [mine]},
     }
 
 
@@ -67,9 +82,11 @@ def test_its_card_is_one_that_the_hub_reads(bundle: Path) -> None:
         "revision `seed-0`) | untrained |",
         "- `ssl`: MIT",
         "- `speaker`: keeps the one that it came with",
+        "- recordings of `mine`: CC BY 4.0",
         "of 4 principal components of the embedding, 90.0% of its variance",
         "| corpus | `mine` | `mine` |",
-        "| hours | 1.00 | 1.00 |",  # six utterances of ten minutes; the seventh is for testing
+        "|  | Eta model | vocoder |",
+        "| hours | 1.00 | 1.00 |",
         "| speakers | 3 | 3 |",
         "7 utterances of 3 speakers, 1234 frames",
         "12.50% of the variance of all frames of these utterances",
@@ -83,6 +100,101 @@ def test_its_card_is_one_that_the_hub_reads(bundle: Path) -> None:
         "eta": {"corpus": "mine", "layer": LAYER, "pca": 4},
         "vocoder": {"corpus": "mine", "steps": 12},
     }
+
+
+@pytest.fixture(scope="module")
+def with_others(wavlm_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that holds a verifier and a separator, too."""
+    folder = tmp_path_factory.mktemp("others")
+    entry = {"source": "package", "architecture": "resemblyzer"}
+    fetch_model("resemblyzer", entry, folder / "resemblyzer")
+    return make_bundle(folder, wavlm_tiny, folder / "resemblyzer", with_others=True)
+
+
+def test_a_verifier_and_a_separator_go_along_whole(bundle: Path, with_others: Path) -> None:
+    assert files_of(with_others) == CONTENTS | OTHERS
+    inputs = with_others.parent / "inputs"
+    for made, given in (
+        *((f"verifier/{name}", f"verifier/{name}") for name in ("verifier.json", "README.md")),
+        *((f"separator/{name}", f"separator/{name}") for name in ("config.json", "model.json")),
+        ("separator/separator.safetensors", "separator/separator.safetensors"),
+        ("metrics/conversion.tsv", "metrics.tsv"),
+        *((f"metrics/{name}.tsv", f"{name}.tsv") for name in ("verification", "separation")),
+    ):
+        assert (with_others / made).read_bytes() == (inputs / given).read_bytes()
+    # What a reader of conversions alone sees is the same.
+    assert (with_others / "config.json").read_bytes() == (bundle / "config.json").read_bytes()
+    converter = VoiceConverter.from_pretrained(with_others)
+    assert converter.weights == "untrained"
+
+
+def test_its_card_names_a_verifier_and_a_separator(bundle: Path, with_others: Path) -> None:
+    card = ModelCard.load(with_others / "README.md")
+    assert card.data.tags[4:] == ["speaker-verification", "speech-separation", "untrained"]
+    words = " ".join(card.text.split())
+    version = json.loads((with_others / "speaker/model.json").read_text())["revision"]
+    for fact in (
+        "> **Warning: untrained weights.** Conversions are noise; what the separator gives is "
+        "noise. What numbers",
+        "They come with a speaker verifier and a speech separator. ## Use",
+        "`COPY` is the folder of one (`hf download OWNER/NAME --local-dir COPY`). etaflow convert",
+        "etaflow verify ONE.wav OTHER.wav --bundle COPY etaflow separate MIXTURE.wav -o OUT "
+        "--model COPY/separator etaflow serve --bundle OWNER/NAME ```python",
+        f"| `verifier` | resemblyzer, resemblyzer | the Python package resemblyzer {version}, not "
+        "in this folder | published |",
+        "| `separator` | small, etaflow-separator | trained in this run, revision `",
+        "`cosine` says whether two recordings are of one speaker, by the cosine of embeddings of "
+        "resemblyzer. Its threshold, 0.7, was set where both errors are as frequent on `pairs` "
+        "(2 target and 2 non-target trials). Its equal error rate on the trials `pairs` is "
+        "12.50 %. Its weights are published; it was trained, calibrated or measured on the "
+        "corpora `mine`",
+        "`small` takes recordings of 2 speakers at once apart. It works at 8000 Hz: what a "
+        "recording has above half of that is lost. Its weights are untrained.",
+        "``` two si_snri apart 4.25 [3.00, 5.50] apart: untrained weights in the path",
+        "- `verifier`: Apache-2.0",
+    ):
+        assert fact in words, fact
+    assert "- `separator`" not in words
+    assert "mixture  0.00" not in card.text
+    alone = (bundle / "README.md").read_text(encoding="utf-8")
+    for word in ("verif", "separat", "COPY", "They come with"):
+        assert word not in alone
+    assert "> **Warning: untrained weights.** Conversions are noise. What numbers" in alone
+
+
+def test_what_it_holds_verifies_and_separates(with_others: Path, tmp_path: Path) -> None:
+    alone = Verifier.from_pretrained(with_others / "verifier")
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
+    found = Verifier.from_pretrained(str(with_others)).score(*noise)
+    assert found == alone.score(*noise)
+    assert (found.threshold, found.unit) == (0.7, "cosine")
+    soundfile.write(tmp_path / "a.wav", noise[0], 16_000)
+    arguments = [tmp_path / "a.wav", "-o", tmp_path / "out", "--model", with_others / "separator"]
+    done = CliRunner().invoke(app, ["separate", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"source1.wav", "source2.wav"}
+    assert "note: this separator is untrained" in done.output
+
+
+def test_a_bundle_without_a_verifier_has_none(bundle: Path) -> None:
+    with pytest.raises(VerifierError, match=r"holds no verifier\.json: .* nor a bundle with one"):
+        Verifier.from_pretrained(bundle)
+
+
+def test_a_server_finds_all_of_it(with_others: Path, hub: Hub) -> None:
+    uploaded(with_others, hub)
+    for source in (str(with_others), REPO):
+        served = ServedBundle.read(source)
+        assert served.weights == {
+            "convert": "untrained",
+            "analyze": "untrained",
+            "verify": "published",
+            "separate": "untrained",
+        }
+        assert list(served.metrics) == ["conversion", "verification", "separation"]
+        assert files_of(served.folder) >= CONTENTS | OTHERS
+    assert Verifier.from_pretrained(served.folder).trials["eer"] == 12.5
+    assert load_separator(served.folder / "separator")[1].num_speakers == 2
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +290,7 @@ def test_a_repository_is_fetched_once_and_then_loads_offline(bundle: Path, tmp_p
         online = convert(REPO, cwd=tmp_path, HF_ENDPOINT=server.url, **cache)
         (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
         assert snapshot.name == REVISION
-        assert files_of(snapshot) == CONTENTS - {"vocoder/metrics.tsv"}
+        assert files_of(snapshot) == CONTENTS
     offline = convert(REPO, "--no-network", cwd=tmp_path, HF_HUB_OFFLINE="1", **cache)
     assert offline == online == convert(str(bundle), cwd=tmp_path)
 
@@ -191,7 +303,10 @@ def test_pickles_are_fetched_where_the_model_is_one(own_models: Path, tmp_path: 
         assert convert(REPO, cwd=tmp_path, HF_ENDPOINT=server.url, **cache) > 0
     (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
     taken = {name for name in files_of(snapshot) if not name.endswith((".json", ".safetensors"))}
-    assert taken == {"README.md", "speaker/embedding_model.ckpt"}
+    assert taken == {
+        *("README.md", "speaker/embedding_model.ckpt"),
+        *("metrics/conversion.tsv", "vocoder/metrics.tsv"),
+    }
 
 
 @pytest.fixture
@@ -273,7 +388,7 @@ def test_half_of_a_bundle_in_the_cache_is_not_a_bundle(
 
 
 def test_another_kind_of_repository_is_no_bundle(hub: Hub) -> None:
-    with pytest.raises(ConversionError, match=f"{REPO}: format None, expected {BUNDLE_FORMAT}"):
+    with pytest.raises(ConversionError, match=f"{REPO}: format None, expected {FORMAT}"):
         VoiceConverter.from_pretrained(REPO)
 
 

@@ -12,8 +12,8 @@ import torch
 from etaflow.audio import AudioError, check_audio, read_audio, write_audio
 from etaflow.converter import VoiceConverter
 from etaflow.manifest import COLUMNS, read_manifest, read_table, write_manifest, write_table
+from etaflow.methods import ConversionError
 from etaflow.store import Embeddings, FeatureMeta, FeatureWriter
-from etaflow.voices import ConversionError
 from tests.bundle_tools import run_script
 
 NAMES = ["a/1", "a/2", "b/1", "b/2", "b/3", "c/1"]
@@ -44,7 +44,7 @@ def corpus(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ) as writer:
         for name, each in zip(NAMES, features, strict=True):
             writer.write(name, each)
-    vectors = np.stack([converter.embed(waveform) for waveform in waveforms])
+    vectors = converter.embed(waveforms)
     Embeddings(NAMES, speakers, vectors, "resemblyzer", "published").write(folder / "speakers.h5")
     return folder
 
@@ -97,11 +97,11 @@ def test_listed_references_give_what_the_library_gives(
     for name, source_id, listed in table.itertuples(index=False):
         source = read_audio(paths[source_id])
         references = [read_audio(paths[each]) for each in listed.split()]
-        embeddings = np.stack([converter.embed(each) for each in references])
+        embeddings = converter.embed(references)
         voice = converter.voice(method, converter.encode_references(references), embeddings, 2)
         features = converter.ssl.encode([source])[0]
         with torch.inference_mode():
-            expected = voice.mapping(features, converter.embed(source))(features).numpy()
+            expected = voice.mapping(features, converter.embed([source])[0])(features).numpy()
         np.testing.assert_allclose(given[name], expected, atol=2e-3)
         assert len(read_audio(tmp_path / "wav" / f"{name}.wav")) == len(source)
     assert made.loc["one", "target_speaker"] == "b"

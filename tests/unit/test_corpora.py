@@ -175,7 +175,7 @@ def test_missing_folder_and_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nowhere: no such folder"):
         recordings(folder_config(tmp_path / "nowhere"), tmp_path / "nowhere")
     for call in (fetch, recordings, build_manifest):
-        with pytest.raises(ValueError, match=r"'timit'.*mini, librispeech.*folder"):
+        with pytest.raises(ValueError, match=r"'timit'.*mini, espeak, librispeech.*folder"):
             call({"kind": "timit"}, tmp_path)
 
 

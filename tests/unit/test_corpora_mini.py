@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from etaflow.audio import read_audio
-from etaflow.corpora import CorpusError, build_manifest, fetch, mini, recordings
+from etaflow.corpora import CorpusError, build_manifest, fetch, mini, recordings, synthesis
 from etaflow.corpora.mini import SESSIONS
 from etaflow.fetching import fetch_model
 from etaflow.metrics import equal_error_rate
@@ -49,7 +49,7 @@ def test_bytes_do_not_depend_on_run_or_workers(corpus: Path, tmp_path: Path) -> 
 def test_a_speaker_depends_on_nobody_else(corpus: Path, tmp_path: Path) -> None:
     fetch({**CONFIG, "speakers": 2}, tmp_path)
     fewer = contents(tmp_path)
-    del fewer[mini.TABLE]
+    del fewer[synthesis.TABLE]
     assert fewer.items() <= contents(corpus).items()
     fetch({**CONFIG, "speakers": 1, "seed": 1}, tmp_path)
     assert not contents(tmp_path).items() & fewer.items() - {
@@ -175,7 +175,7 @@ def test_errors(tmp_path: Path) -> None:
 
 def test_an_unknown_voice_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mini, "SPEAKERS", (mini.Speaker("nobody", "f2", 140, 50),))
-    monkeypatch.setattr(mini._espeak, "__file__", "/nonexistent.py")
+    monkeypatch.setattr(synthesis._espeak, "__file__", "/nonexistent.py")
     with pytest.raises(CorpusError, match=r"speaker nobody cannot be synthesised \(status 2\)"):
         fetch({**CONFIG, "speakers": 1}, tmp_path)
     assert contents(tmp_path) == {}

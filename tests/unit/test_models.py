@@ -1,9 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
+from etaflow import fetching
 from etaflow.fetching import fetch_model
 from etaflow.models import ModelError, read_model_info, worst_weights
 
@@ -36,6 +39,24 @@ def test_a_package_has_its_version_as_revision(tmp_path: Path) -> None:
     info = fetch_model("r", {"source": "package", "architecture": "resemblyzer"}, tmp_path / "r")
     assert (info.weights, info.revision) == ("published", "0.1.4")
     assert json.loads((tmp_path / "r/model.json").read_text())["name"] == "r"
+
+
+def test_one_model_is_fetched_once_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workflows that share resources would write, and remove, the same unfinished folder."""
+    refused = []
+
+    def fetch_again(entry: Any, folder: Path) -> None:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".m.lock", blocking=False).acquire()
+        refused.append(folder.name)
+
+    monkeypatch.setattr(fetching, "_write_random_ssl", fetch_again)
+    entry = {"source": "random", "architecture": "wavlm-tiny", "seed": 0}
+    fetch_model("m", entry, tmp_path / "m")
+    assert refused == [".m.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_what_cannot_be_fetched_leaves_nothing(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from etaflow.models import read_model_info
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import Embeddings
 from tests.conftest import ROOT
+from tests.launch_tools import processes
 from tests.speaker_tools import CONFIG, make_corpus, python, training
-from tests.vocoder_tools import processes
 
 pytestmark = pytest.mark.slow
 

@@ -120,6 +120,9 @@ def test_a_verifier_by_cosine(resemblyzer: Path, recordings: list[Path], tmp_pat
         assert (said["system"], said["trials"]["eer"]) == ("cosine", 25.0)
         swapped = json.loads(verify(path, one, "--bundle", tmp_path / "verifier", "--json").stdout)
         assert swapped["score"] == pytest.approx(said["score"], abs=1e-6)
+    # Of a bundle, the verifier that it holds.
+    beside = verify(one, other, "--bundle", tmp_path, "--json")
+    assert beside.stdout == verify(one, other, "--bundle", tmp_path / "verifier", "--json").stdout
     done = verify(one, one, "--bundle", tmp_path / "verifier")
     assert done.stdout.splitlines() == [
         "score:     1.0000 (cosine)",
@@ -224,7 +227,7 @@ def test_what_cannot_be_verified(resemblyzer: Path, recordings: list[Path], tmp_
     (tmp_path / "empty.wav").touch()
     for arguments, problem in (
         ((tmp_path / "empty.wav", one, "--bundle", folder), f"{tmp_path / 'empty.wav'}: empty"),
-        ((one, one, "--bundle", tmp_path), "holds no verifier.json"),
+        ((one, one, "--bundle", folder / "encoder"), "holds no verifier.json"),
     ):
         done = verify(*arguments)
         assert (done.exit_code, done.stdout) == (1, "")

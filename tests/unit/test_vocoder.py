@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from etaflow.audio import AudioError, read_audio, write_audio
 from etaflow.manifest import hold_out
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
-from etaflow.vocoder import Generator, GeneratorConfig, VocoderError, log_mel
+from etaflow.vocoder import Generator, GeneratorConfig, IstftConfig, VocoderError, log_mel
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
-from etaflow.vocoder.segments import Segments
+from etaflow.vocoder.generator import WEIGHTS
+from etaflow.vocoder.segments import JoinedSegments, Segments
 from etaflow.vocoder.task import (
     VocoderTask,
     adversarial_loss,
@@ -36,10 +38,13 @@ SMALL = GeneratorConfig(
     resblock_kernels=(3, 7),
     resblock_dilations=((1, 3, 5), (1, 3, 5)),
 )
+ISTFT = IstftConfig(
+    feature_dim=6, hidden_dim=8, intermediate_dim=16, blocks=4, n_fft=640, upsample=2
+)
 TINY = DiscriminatorConfig(width=1 / 16, periods=(2, 3), scales=1)
 
 
-def make_generator(config: GeneratorConfig = SMALL) -> Generator:
+def make_generator(config: GeneratorConfig | IstftConfig = SMALL) -> Generator:
     torch.manual_seed(0)
     return Generator(config).eval()
 
@@ -65,14 +70,17 @@ def test_knn_vc_size_has_its_published_parameters() -> None:
     generator = Generator(GeneratorConfig(feature_dim=1024))
     assert generator.num_parameters() == 16_523_393
     assert sum(parameter.numel() for parameter in generator.parameters()) == 16_523_393 + 10_113
-    generator.hifigan.remove_weight_norm()
+    generator.network.hifigan.remove_weight_norm()
     assert sum(parameter.numel() for parameter in generator.parameters()) == 16_523_393
 
 
+@pytest.mark.parametrize("config", [SMALL, ISTFT])
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (3, 2), (2, 41)])
-def test_a_frame_becomes_320_samples(batch: int, frames: int) -> None:
+def test_a_frame_becomes_320_samples(
+    config: GeneratorConfig | IstftConfig, batch: int, frames: int
+) -> None:
     with torch.no_grad():
-        waveform = make_generator()(torch.randn(batch, frames, 6))
+        waveform = make_generator(config)(torch.randn(batch, frames, 6))
     assert waveform.shape == (batch, 1, 320 * frames)
     assert waveform.abs().max() <= 1
 
@@ -84,8 +92,8 @@ def plain_generator(generator: Generator, features: torch.Tensor) -> torch.Tenso
         padding = dilation * (layer.conv.weight.shape[2] - 1) // 2
         return F.conv1d(x, layer.conv.weight, layer.conv.bias, padding=padding, dilation=dilation)
 
-    config, net = generator.config, generator.hifigan
-    x = features @ generator.lin_pre.weight.T + generator.lin_pre.bias
+    config, net = generator.config, generator.network.hifigan
+    x = features @ generator.network.lin_pre.weight.T + generator.network.lin_pre.bias
     x = conv(x.transpose(1, 2), net.conv_pre)
     blocks = iter(net.resblocks)
     for up, factor, kernel in zip(
@@ -115,20 +123,39 @@ def test_generator_is_knn_vcs_to_the_edges(frames: int) -> None:
         torch.testing.assert_close(generator(features), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_generator_returns_from_its_folder(tmp_path: Path) -> None:
-    generator = make_generator()
+@pytest.mark.parametrize("config", [SMALL, ISTFT])
+def test_generator_returns_from_its_folder(
+    tmp_path: Path, config: GeneratorConfig | IstftConfig
+) -> None:
+    generator = make_generator(config)
     generator.save_pretrained(tmp_path, model="tiny", layer=2, normalize=False, steps=7)
     again = Generator.from_pretrained(tmp_path)
     features = torch.randn(1, 9, 6)
     with torch.no_grad():
         torch.testing.assert_close(again(features), generator(features), atol=1e-6, rtol=0)
-    assert again.config == SMALL
+    assert again.config == config
+    assert again.num_parameters() == generator.num_parameters()
     assert again.trained_on == {"model": "tiny", "layer": 2, "normalize": False, "steps": 7}
     assert not again.training
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json",
         "generator.safetensors",
     ]
+
+
+@pytest.mark.parametrize("config", [SMALL, ISTFT])
+def test_weights_in_half_precision_are_read_as_float32(
+    tmp_path: Path, config: GeneratorConfig | IstftConfig
+) -> None:
+    generator = make_generator(config)
+    generator.save_pretrained(tmp_path / "whole")
+    generator.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    whole, half = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "half"))
+    assert {value.dtype for value in half.values()} == {torch.float16}
+    again = Generator.from_pretrained(tmp_path / "half")
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, whole[name].half().float())
+    assert again.trained_on == {}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +186,7 @@ def test_a_missing_file_and_other_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(VocoderError, match=r"config\.json"):
         Generator.from_pretrained(tmp_path)
     generator = make_generator()
-    generator.extra = torch.nn.Linear(1, 1)
+    generator.network.extra = torch.nn.Linear(1, 1)
     generator.save_pretrained(tmp_path)
     with pytest.raises(VocoderError, match=r"extra\.weight"):
         Generator.from_pretrained(tmp_path)
@@ -265,6 +292,16 @@ def test_short_utterances_are_padded_on_the_right(corpus: tuple[FeatureStore, Wa
     assert float(item["waveform"][1280:].abs().max()) == 0
 
 
+def test_joined_segments_are_those_of_each_part(corpus: tuple[FeatureStore, Waveforms]) -> None:
+    parts = [Segments(*corpus, names, 10) for names in (["short", "long"], ["long"])]
+    joined = JoinedSegments(parts)
+    assert (len(joined), joined.num_padded) == (3, 1)
+    for index, (part, place) in enumerate([(0, 0), (0, 1), (1, 0)]):
+        found, expected = joined[index, (0, 7)], parts[part][place, (0, 7)]
+        assert found["utterance_id"] == expected["utterance_id"]
+        assert torch.equal(found["features"], expected["features"])
+
+
 def test_a_full_cache_reads_from_disk(tmp_path: Path) -> None:
     paths = {name: tmp_path / f"{name}.wav" for name in "ab"}
     for value, path in enumerate(paths.values()):
@@ -306,9 +343,15 @@ class Alone:
         self.task.optimizers[name].step()
 
 
-def make_task(corpus: tuple[FeatureStore, Waveforms], **changes: Any) -> VocoderTask:
+def make_task(
+    corpus: tuple[FeatureStore, Waveforms],
+    config: GeneratorConfig | IstftConfig = SMALL,
+    **changes: Any,
+) -> VocoderTask:
     options = {"segment_frames": 8, "batch_size": 2, "lr_decay": 0.5, **changes}
-    return VocoderTask(make_generator(), TINY, *corpus, ["long", "middle"], ["short"], **options)
+    return VocoderTask(
+        make_generator(config).train(), TINY, *corpus, ["long", "middle"], ["short"], **options
+    )
 
 
 def step_of(task: VocoderTask, step: int) -> dict[str, float]:
@@ -350,7 +393,7 @@ def test_nothing_is_learnt_of_padding(corpus: tuple[FeatureStore, Waveforms]) ->
                 seen.append(loss.item())
 
         task.training_step(batch, 0, Keep(task))
-        parameters = task.modules["generator"].hifigan.parameters()
+        parameters = task.modules["generator"].network.hifigan.parameters()
         grads = torch.cat([each.grad.flatten() for each in parameters])
         return torch.cat([grads, torch.tensor(seen)])
 
@@ -370,8 +413,11 @@ def test_a_batch_judged_at_once_is_judged_as_its_halves() -> None:
                 torch.testing.assert_close([score, *maps], [expected, *expected_maps])
 
 
-def test_training_lowers_both_losses(corpus: tuple[FeatureStore, Waveforms]) -> None:
-    task = make_task(corpus, learning_rate=2e-3, lr_decay=1.0)
+@pytest.mark.parametrize("config", [SMALL, ISTFT])
+def test_training_lowers_both_losses(
+    corpus: tuple[FeatureStore, Waveforms], config: GeneratorConfig | IstftConfig
+) -> None:
+    task = make_task(corpus, config, learning_rate=2e-3, lr_decay=1.0)
     losses = [step_of(task, step) for step in range(15)]
     assert losses[-1]["mel_loss"] < 0.9 * losses[0]["mel_loss"]
     assert losses[-1]["discriminator_loss"] < losses[0]["discriminator_loss"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from etaflow.vocoder import Generator, GeneratorConfig
+from etaflow.vocoder import Generator, GeneratorConfig, IstftConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,16 +21,30 @@ CONFIGS = [
         resblock_dilations=((2, 11), (9, 40)),
         sample_rate=22_050,
     ),
+    IstftConfig(feature_dim=3, hidden_dim=4, intermediate_dim=6, blocks=2, n_fft=1280),
+    IstftConfig(
+        feature_dim=3,
+        hidden_dim=4,
+        intermediate_dim=6,
+        blocks=5,
+        kernel=3,
+        n_fft=1060,
+        upsample=5,
+        sample_rate=48_000,
+    ),
 ]
+Config = GeneratorConfig | IstftConfig
+# Of the last: 1 + 2 frames before upsampling, 3 + 3 of 192 samples behind it, for 2 frames.
+FIELDS = (11, 6, 11, 5)
 
 
-def make(config: GeneratorConfig) -> Generator:
+def make(config: Config) -> Generator:
     torch.manual_seed(0)
     return Generator(config).eval().remove_weight_norm()
 
 
-@pytest.mark.parametrize(("config", "field"), [(CONFIGS[0], 11), (CONFIGS[1], 6)])
-def test_what_a_frame_reaches_is_the_receptive_field(config: GeneratorConfig, field: int) -> None:
+@pytest.mark.parametrize(("config", "field"), zip(CONFIGS, FIELDS, strict=True))
+def test_what_a_frame_reaches_is_the_receptive_field(config: Config, field: int) -> None:
     assert config.receptive_field == field
     features = torch.zeros(1, 60, 3)
     features[0, 30] = float("nan")  # whatever depends on it becomes NaN, too
@@ -42,7 +56,7 @@ def test_what_a_frame_reaches_is_the_receptive_field(config: GeneratorConfig, fi
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize(("frames", "chunk"), [(1, 1), (26, 1), (24, 23), (61, 7), (61, 61)])
-def test_chunks_equal_the_whole(config: GeneratorConfig, frames: int, chunk: int) -> None:
+def test_chunks_equal_the_whole(config: Config, frames: int, chunk: int) -> None:
     generator = make(config)
     features = torch.randn(frames, 3)
     with torch.no_grad():

@@ -8,16 +8,9 @@ import yaml
 from etaflow.eta import EtaModel
 from etaflow.knn import match
 from etaflow.mappings import fit_linear, fit_transport
+from etaflow.methods import METHOD, METHOD_WORDS, ConversionError, Method, parse_method
 from etaflow.store import unit_rows
-from etaflow.voices import (
-    METHOD,
-    METHOD_WORDS,
-    ConversionError,
-    Method,
-    Voice,
-    mean_embedding,
-    parse_method,
-)
+from etaflow.voices import Voice, mean_embedding
 from tests.workflow_tools import ROOT
 
 DIM = 6

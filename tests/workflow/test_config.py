@@ -7,6 +7,10 @@ import pytest
 
 from tests.workflow_tools import ROOT, changed, conversion_config, load_config, planned, snakemake
 
+ISTFT = {
+    **{"kind": "istft", "hidden_dim": 8, "intermediate_dim": 8, "blocks": 2},
+    **{"kernel": 7, "n_fft": 320, "upsample": 2},
+}
 CASES: list[tuple[str, Any, str]] = [
     ("eta.mini.layer", "three", "eta.mini.layer = 'three': 'three' is not of type 'integer'"),
     ("eta.mini.layer", 0, "eta.mini.layer = 0: 0 is less than the minimum of 1"),
@@ -20,7 +24,7 @@ CASES: list[tuple[str, Any, str]] = [
     (
         "corpora.mini.kind",
         "minni",
-        "corpora.mini.kind = 'minni': allowed are mini, folder, librispeech,",
+        "corpora.mini.kind = 'minni': allowed are mini, espeak, folder, librispeech,",
     ),
     ("corpora.mini.speakers", 99, "corpora.mini.speakers = 99: 99 is greater than the maximum"),
     ("models.wavlm-tiny.seed", ..., "models.wavlm-tiny: 'seed' is a required property"),
@@ -51,6 +55,22 @@ CASES: list[tuple[str, Any, str]] = [
         32000,
         "generator.sample_rate = 32000: 32000 is",
     ),
+    ("vocoder.hifigan-tiny.generator.kind", "vocos", "kind = 'vocos': 'vocos' is not one of"),
+    ("vocoder.hifigan-tiny.generator", {"kind": "istft"}, "'n_fft' is a required property"),
+    (
+        "vocoder.hifigan-tiny.generator",
+        ISTFT | {"n_fft": 318},
+        "generator.n_fft = 318: less than 320, two hops of the STFT with upsample = 2 at 16000 Hz",
+    ),
+    (
+        "vocoder.hifigan-tiny.generator",
+        ISTFT | {"upsample": 3},
+        "generator.upsample = 3: it does not divide 320, the samples of a frame of 20 ms at 16000",
+    ),
+    ("vocoder.hifigan-tiny.generator", ISTFT | {"kernel": 4}, "generator.kernel = 4: 4 is not one"),
+    ("vocoder.hifigan-tiny.generator", ..., "hifigan-tiny: needs either `generator`, the sizes"),
+    ("vocoder.hifigan-tiny.start", "resemblyzer", "hifigan-tiny: needs either `generator`, the"),
+    ("vocoder.hifigan-tiny.start", "other", "hifigan-tiny.start = 'other': not in `models`"),
     (
         "vocoder.hifigan-tiny.precision",
         True,
@@ -123,7 +143,7 @@ def test_voxceleb1_needs_a_copy_or_a_key(tmp_path: Path) -> None:
         assert ("resources/corpora/vox/fetched.json" in output) == (key == "key_env")
     config["corpora"]["vox"] = entry | {"key": "a-secret"}
     output = snakemake(tmp_path, config, "--dry-run", ok=False)
-    assert "allowed are: key_env, kind, root, seed, shards, split" in output
+    assert "allowed are: key_env, kind, licence, root, seed, shards, split" in output
     assert "a-secret" not in output
 
 
@@ -151,6 +171,24 @@ def test_a_wrong_key_of_published_models_is_named(
     tmp_path: Path, key: str, value: Any, message: str
 ) -> None:
     config = changed(load_config("knnvc-pretrained"), key, value)
+    assert message in snakemake(tmp_path, config, "--dry-run", ok=False)
+
+
+BUNDLED: list[tuple[str, Any, str]] = [
+    ("verification.verifier", ..., "bundle.verifier = True: there is no `verification.verifier`"),
+    ("bundle.separator", "other", "bundle.separator = 'other': not in `models`, which has"),
+    ("bundle.separator", "resemblyzer", "'resemblyzer': a model of architecture resemblyzer; all"),
+    ("bundle.separator", None, "bundle.separator = None: "),
+    ("bundle.verifier", "cosine", "bundle.verifier = 'cosine': "),
+    ("bundle.vocoder", ..., "bundle: 'vocoder' is a required property"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), BUNDLED)
+def test_a_bundle_of_what_is_not_there_is_refused(
+    tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    config = changed(load_config(), key, value)
     assert message in snakemake(tmp_path, config, "--dry-run", ok=False)
 
 

@@ -1,0 +1,90 @@
+"""A WavLM with a head that names clusters, and the folder that is left of it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+from etaflow.atomic import write_json
+from etaflow.models import ModelInfo, read_model_info
+from etaflow.ssl.frames import FrameGrid
+from etaflow.ssl.loading import load_model
+from etaflow.ssl.pretraining.crops import FIELD, HOP
+
+# The layout of WavLM-Large: what an utterance gives does not depend on its company in a batch.
+LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+# A small network has nothing to spare.
+DROPOUTS = ("hidden", "activation", "attention", "feat_proj", "final")
+
+
+class PretrainingNetwork(nn.Module):
+    """Waveforms to scores of clusters, through masked frames."""
+
+    def __init__(self, wavlm: WavLMModel, clusters: int) -> None:
+        """Draw the head from PyTorch's global generator.
+
+        Raises:
+            ValueError: the frames of the WavLM are not the field's 400 samples, 320 apart.
+        """
+        super().__init__()
+        grid = FrameGrid.of(wavlm.config)
+        if (grid.hop_length, grid.field) != (HOP, FIELD):
+            raise ValueError(
+                f"conv_kernel and conv_stride make frames of {grid.field} samples, "
+                f"{grid.hop_length} apart; they have to be {FIELD} and {HOP}"
+            )
+        self.wavlm = wavlm
+        self.head = nn.Linear(wavlm.config.hidden_size, clusters)
+
+    def forward(self, waveforms: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """Scores (B, T, K) of waveforms (B, 320 T + 80), of which frames (B, T) are masked."""
+        hidden = self.wavlm(waveforms, mask_time_indices=masked).last_hidden_state
+        scores: torch.Tensor = self.head(hidden)
+        return scores
+
+    def layers(self, waveform: torch.Tensor) -> list[torch.Tensor]:
+        """The output (T, D) of each block for one waveform (1, S), nothing of it masked."""
+        states = self.wavlm(waveform, output_hidden_states=True).hidden_states
+        return [state[0] for state in states[1:]]
+
+
+def new_wavlm(sizes: Mapping[str, Any]) -> WavLMModel:
+    """A WavLM of these sizes (keywords of transformers' `WavLMConfig`), with drawn weights."""
+    without = {f"{name}_dropout": 0.0 for name in DROPOUTS}
+    return WavLMModel(WavLMConfig(**LAYOUT, **without, layerdrop=0.0, **sizes))
+
+
+def pretrained_wavlm(folder: Path) -> WavLMModel:
+    """The WavLM of a model folder, whole, to go on with.
+
+    Raises:
+        ModelError: there is no `model.json`, or weights are missing.
+    """
+    _, files = read_model_info(folder)
+    config = WavLMConfig.from_pretrained(files, local_files_only=True)
+    config.layerdrop = 0.0
+    return load_model(files, config, WavLMModel)
+
+
+def save_encoder(wavlm: WavLMModel, folder: Path, name: str, normalize: bool = True) -> ModelInfo:
+    """Write a model folder of transformers, with `model.json`; its revision is of the weights.
+
+    Args:
+        wavlm: on any device.
+        folder: exists.
+        name: of the model.
+        normalize: what the preprocessor says of the waveforms it was trained on.
+    """
+    wavlm.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True).save_pretrained(
+        folder
+    )
+    with (folder / "model.safetensors").open("rb") as stream:
+        revision = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    info = ModelInfo(name, "run", "wavlm", revision, "trained", ".")
+    write_json(folder / "model.json", vars(info))
+    return info
