@@ -161,6 +161,7 @@ def test_references_are_kept_up_to_a_size_and_the_oldest_go() -> None:
 
 def test_without_room_conversions_are_the_same(bundle: Path, converter: VoiceConverter) -> None:
     engine = Engine(bundle, ("convert",), torch.device("cpu"), room=0)
-    jobs = [Job("convert", (voice(n, 1.0), voice(3, 1.5)), "knn-eta", 4) for n in (1, 2)]
+    # Not by knn: of two neighbours as near as each other rounding takes either.
+    jobs = [Job("convert", (voice(n, 1.0), voice(3, 1.5)), "mkl-eta", 4) for n in (1, 2)]
     for job, outcome in zip(jobs, engine.run(jobs), strict=True):
         np.testing.assert_allclose(audio(outcome), expected(converter, job), atol=2e-4)

@@ -125,7 +125,8 @@ def test_a_model_survives_saving_and_removes_what_it_added(tmp_path: Path, with_
     again = EtaModel.from_pretrained(tmp_path)
     embedding = generator.normal(size=6)
     component = again.speaker_component(embedding)
-    np.testing.assert_array_equal(component, model.speaker_component(embedding))
+    # Where arrays lie in memory moves the last bit of products on some processors.
+    np.testing.assert_allclose(component, model.speaker_component(embedding), rtol=1e-12)
     content = generator.normal(size=(5, 8))
     np.testing.assert_allclose(
         again.remove_speaker(content + component, embedding), content, atol=1e-5

@@ -95,10 +95,14 @@ def test_a_saved_network_is_the_same_network(network: SpeakerNetwork, tmp_path: 
     assert json.loads((tmp_path / "config.json").read_text())["updates"] == 3
     assert again.pretrained == len(again.layers)
     assert again.sizes() == network.sizes()
+    ours, theirs = network.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     waves = [wave.numpy() for wave in noise(*LENGTHS)]
     encoder = load_speaker_encoder(tmp_path)
     assert encoder.info.name == "mine"
-    np.testing.assert_array_equal(encoder.embed(waves), embed(network, waves))
+    # Where weights lie in memory moves the last bit of products on some processors.
+    np.testing.assert_allclose(encoder.embed(waves), embed(network, waves), atol=1e-6)
 
 
 def test_a_trained_encoder_is_a_model_like_any_other(tmp_path: Path) -> None:
