@@ -338,20 +338,30 @@ def fetched_model(wildcards):
 
 
 def local_model_files(wildcards):
-    """The files of a model that are there already, so that a change of them is seen."""
+    """The files of a folder that a model is, so that a change of them is seen."""
     entry = config["models"][wildcards.model]
-    if entry["source"] == "package" and entry["architecture"] in PARTS:
-        try:
-            folder = os.path.relpath(shipped_bundle() / PARTS[entry["architecture"]])
-        except FileNotFoundError as error:
-            raise WorkflowError(f"models.{wildcards.model}: {error}") from error
-    elif entry["source"] == "path":
-        folder = os.path.expanduser(entry["path"])
-    else:
-        return []
+    folder = os.path.expanduser(entry["path"]) if entry["source"] == "path" else ""
     return sorted(
         os.path.join(place, name) for place, _, files in os.walk(folder) for name in files
     )
+
+
+def shipped_model(wildcards):
+    """The digest of a model that comes with etaflow.
+
+    As input it would be compared by its time, which every checkout changes.
+    """
+    entry = config["models"][wildcards.model]
+    if entry["source"] != "package" or entry["architecture"] not in PARTS:
+        return ""
+    try:
+        folder = shipped_bundle() / PARTS[entry["architecture"]]
+    except FileNotFoundError as error:
+        raise WorkflowError(f"models.{wildcards.model}: {error}") from error
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(folder.iterdir()):
+        digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def imported_vocoder(wildcards):

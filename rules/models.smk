@@ -25,6 +25,7 @@ rule fetch_model:
         "../envs/speech.yaml"
     params:
         config=fetched_model,
+        shipped=shipped_model,
     shell:
         "python {input.code[0]:q} --name {wildcards.model} --config {params.config:q}"
         " --output {output} 2> >(tee {log} >&2)"

@@ -18,9 +18,22 @@ def load_config(name: str = "config") -> dict[str, Any]:
     return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+def untrained_config() -> dict[str, Any]:
+    """The embedded default with a WavLM of random weights, and a vocoder trained from nothing."""
+    text = (ROOT / "tests" / "untrained.yaml").read_text(encoding="utf-8")
+    config = load_config() | yaml.safe_load(text)
+    for section in ("conversion", "bundle"):
+        config[section]["vocoder"] = "hifigan-tiny"
+    config["corpora"]["mini-voices"]["seed"] = 1
+    wavlm = {"model": "wavlm-tiny", "normalize": False, "layer": 3}
+    for name in ("wavlm-rawnet", "wavlm-rawnet-untrained"):
+        config["encoders"][name]["network"] = config["encoders"][name]["network"] | wavlm
+    return config
+
+
 def conversion_config() -> dict[str, Any]:
-    """The embedded default without what is on speaker verification and on separation."""
-    config = load_config()
+    """The same without what is on speaker verification and on separation."""
+    config = untrained_config()
     for section in ("bundle", "encoders", "verification", "mixtures", "separators", "separation"):
         del config[section]
     del config["corpora"]["mini-voices"]
@@ -29,7 +42,7 @@ def conversion_config() -> dict[str, Any]:
 
 def speakers_config() -> dict[str, Any]:
     """What the embedded default has on speaker verification, cut to what runs in two minutes."""
-    config = load_config()
+    config = untrained_config()
     kept = ("seed", "corpora", "models", "encoders", "verification")
     config = {"run": "speakers"} | {key: config[key] for key in kept}
     del config["corpora"]["mini"]
@@ -51,7 +64,7 @@ def speakers_config() -> dict[str, Any]:
 
 def separation_config() -> dict[str, Any]:
     """What the embedded default has on separation, with as many steps."""
-    config = load_config()
+    config = untrained_config()
     kept = ("seed", "corpora", "mixtures", "separators", "separation")
     config = {"run": "separation", "models": {}} | {key: config[key] for key in kept}
     del config["corpora"]["mini"]
@@ -74,7 +87,7 @@ def small_separation_config() -> dict[str, Any]:
 
 
 def small_config() -> dict[str, Any]:
-    """The embedded default without verification, cut to what runs in two minutes."""
+    """The same as `conversion_config`, cut to what runs in two minutes."""
     config = conversion_config()
     config["run"] = "small"
     corpus = config["corpora"]["mini"]
@@ -120,7 +133,7 @@ def serving_config() -> dict[str, Any]:
         "mixtures": ["mini-clean"],
         "systems": {"sepformer": {"separator": "sepformer"}},
     }
-    config["bundle"] = load_config()["bundle"]
+    config["bundle"] = untrained_config()["bundle"]
     return config
 
 

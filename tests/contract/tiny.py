@@ -6,7 +6,7 @@ from typing import Any
 
 from etaflow.corpora import fetch
 from etaflow.manifest import read_table
-from tests.workflow_tools import ROOT, load_config, small_config
+from tests.workflow_tools import ROOT, small_config, untrained_config
 
 SPEAKERS, NEWCOMER = 7, "woman04"
 SENTENCES = 4
@@ -16,7 +16,7 @@ PROJECT = ("Snakefile", "rules", "scripts", "etaflow", "config", "profiles", "en
 
 def contract_config() -> dict[str, Any]:
     """Conversion on a folder of recordings; verification and separation on a corpus of `mini`."""
-    config, small = load_config(), small_config()
+    config, small = untrained_config(), small_config()
     config |= {key: small[key] for key in ("probe", "vocoder", "conversion")}
     config |= {"run": "tiny", "sweep": {"eta": "speech", "layer": [1, 3]}}
     config["corpora"] = {

@@ -10,14 +10,14 @@ import pytest
 
 from etaflow.planning.table import duration
 from tests.planning_tools import plan
-from tests.workflow_tools import load_config, snakemake
+from tests.workflow_tools import snakemake, untrained_config
 
 pytestmark = pytest.mark.slow
 
 
 def tiny_config() -> dict[str, Any]:
     """Features, embeddings and an Eta model of a corpus of 4 speakers."""
-    config = load_config()
+    config = untrained_config()
     kept = ("seed", "corpora", "models", "ssl", "eta", "prematch")
     config = {"run": "tiny"} | {key: config[key] for key in kept}
     del config["corpora"]["mini-voices"]

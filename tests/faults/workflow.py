@@ -16,14 +16,14 @@ import psutil
 
 from etaflow.audio import file_checksum
 from etaflow.manifest import read_table
-from tests.workflow_tools import command_line, environment, load_config
+from tests.workflow_tools import command_line, environment, untrained_config
 
 TARGETS = ("conversion", "verification", "separation")
 
 
 def tiny_config() -> dict[str, Any]:
     """The embedded default on nine voices: one entry of everything that runs long."""
-    config = load_config()
+    config = untrained_config()
     for section in ("sweep", "probe", "bundle"):
         config.pop(section, None)
     config["run"] = "tiny"

@@ -10,11 +10,14 @@ import soundfile
 
 from etaflow.audio import read_audio
 from etaflow.corpora import CorpusError, build_manifest, fetch, mini, recordings, synthesis
+from etaflow.corpora.base import Recording
 from etaflow.corpora.mini import SESSIONS
+from etaflow.corpora.splits import assign_splits
 from etaflow.fetching import fetch_model
 from etaflow.metrics import equal_error_rate
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import unit_rows
+from tests.workflow_tools import load_config
 
 CONFIG: dict[str, Any] = {
     "kind": "mini",
@@ -179,3 +182,20 @@ def test_an_unknown_voice_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(CorpusError, match=r"speaker nobody cannot be synthesised \(status 2\)"):
         fetch({**CONFIG, "speakers": 1}, tmp_path)
     assert contents(tmp_path) == {}
+
+
+def test_no_test_speaker_of_the_default_was_heard_by_the_models_of_the_package() -> None:
+    corpora = load_config()["corpora"]
+    assert load_config("pretrain")["corpora"]["mini"] == corpora["mini"] | {
+        "licence": "spoken by eSpeak NG"
+    }
+    sides: dict[str, set[str]] = {"train": set(), "test": set()}
+    for name, corpus in corpora.items():
+        speakers = [each.speaker_id for each in mini.SPEAKERS[: corpus["speakers"]]]
+        found = [Recording(each, each, "a", Path(each)) for each in speakers]
+        split = assign_splits(found, **corpus["split"], seed=corpus["seed"])
+        for speaker, side in zip(speakers, split, strict=True):
+            if side == "test" or name == "mini":
+                sides[side].add(speaker)
+    assert len(sides["train"]) == 12
+    assert sides["train"].isdisjoint(sides["test"])

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, conversion_config, load_config, planned, snakemake
+from tests.workflow_tools import (
+    ROOT,
+    changed,
+    conversion_config,
+    load_config,
+    planned,
+    snakemake,
+    untrained_config,
+)
 
 ISTFT = {
     **{"kind": "istft", "hidden_dim": 8, "intermediate_dim": 8, "blocks": 2},
@@ -188,7 +196,7 @@ BUNDLED: list[tuple[str, Any, str]] = [
 def test_a_bundle_of_what_is_not_there_is_refused(
     tmp_path: Path, key: str, value: Any, message: str
 ) -> None:
-    config = changed(load_config(), key, value)
+    config = changed(untrained_config(), key, value)
     assert message in snakemake(tmp_path, config, "--dry-run", ok=False)
 
 

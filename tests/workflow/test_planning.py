@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.planning_tools import plan
-from tests.workflow_tools import ROOT, changed, load_config, planned
+from tests.workflow_tools import ROOT, changed, load_config, planned, untrained_config
 
 # The others are no configs of runs.
 PRESETS = sorted({file.stem for file in (ROOT / "config").glob("*.yaml")} - {"schema", "serve"})
@@ -49,7 +49,7 @@ def test_every_preset_is_planned_whole(tmp_path: Path, preset: str) -> None:
 def test_a_wrong_config_is_told_as_snakemake_tells_it(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    config = changed(load_config(), "vocoder.hifigan-tiny.steps", "many")
+    config = changed(untrained_config(), "vocoder.hifigan-tiny.steps", "many")
     shown, said = plan(folder, config, ok=False)
     assert shown == ""
     assert "vocoder.hifigan-tiny.steps = 'many'" in said
@@ -71,7 +71,7 @@ def test_values_of_the_command_line_count(tmp_path: Path) -> None:
 def test_a_profile_that_is_not_there_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    _, said = plan(folder, load_config(), "--profile", "none-such", ok=False)
+    _, said = plan(folder, untrained_config(), "--profile", "none-such", ok=False)
     assert "none-such" in said
     assert not list(folder.iterdir())
 
@@ -88,6 +88,6 @@ def test_a_file_that_is_not_there_is_an_error(
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    _, said = plan(folder, load_config(), *arguments, ok=False)
+    _, said = plan(folder, untrained_config(), *arguments, ok=False)
     assert said == f"error: there is {named}\n"
     assert not list(folder.iterdir())

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, conversion_config, load_config, planned, snakemake
+from tests.workflow_tools import (
+    ROOT,
+    changed,
+    conversion_config,
+    load_config,
+    planned,
+    snakemake,
+    untrained_config,
+)
 
 
 def test_published_models_need_no_training_and_no_data(tmp_path: Path) -> None:
@@ -31,7 +39,7 @@ def bundling(folder: Path, config: dict[str, Any]) -> str:
 
 
 def test_a_bundle_holds_what_its_section_asks_for(tmp_path: Path) -> None:
-    config = load_config()
+    config = untrained_config()
     whole = bundling(tmp_path, config)
     others = (
         "--metrics results/mini/conversion/metrics.tsv --verifier results/mini/verifier "
@@ -58,7 +66,7 @@ def test_a_bundle_holds_what_its_section_asks_for(tmp_path: Path) -> None:
 
 
 def test_what_a_trained_verifier_and_separator_come_from_is_the_run(tmp_path: Path) -> None:
-    config = changed(load_config(), "verification.verifier.system", "ecapa-aam")
+    config = changed(untrained_config(), "verification.verifier.system", "ecapa-aam")
     config = changed(config, "eta.mini.encoder", "ecapa-ge2e")
     config = changed(config, "corpora.mini-voices.licence", "mine")
     config = changed(config, "bundle.dtype", "float16")

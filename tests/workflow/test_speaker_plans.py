@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import changed, load_config, planned, snakemake, speakers_config
+from tests.workflow_tools import (
+    changed,
+    load_config,
+    planned,
+    snakemake,
+    speakers_config,
+    untrained_config,
+)
 
 PRESETS = ["voxceleb", "kathbath", "wavlm-rawnet", "ge2e"]
 
@@ -100,7 +107,7 @@ def test_an_encoder_is_trained_on_several_corpora(tmp_path: Path) -> None:
 
 
 def test_a_trained_encoder_stands_where_one_of_the_models_does(tmp_path: Path) -> None:
-    config = load_config()
+    config = untrained_config()
     config["eta"]["mini"]["encoder"] = "ecapa-ge2e"
     config["conversion"]["judge"] = "ecapa-aam"
     output = snakemake(tmp_path, config, "--dry-run", "--printshellcmds")
