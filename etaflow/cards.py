@@ -104,7 +104,11 @@ def vocoder_row(
     trained_on: dict[str, Any], origin: dict[str, str] | None, kind: str = "hifigan"
 ) -> str:
     """What the vocoder is; one that was not trained in the run from nothing has an origin."""
-    name = {"hifigan": "HiFi-GAN", "istft": "ConvNeXt blocks and an inverse STFT"}[kind]
+    name = {
+        "hifigan": "HiFi-GAN",
+        "istft": "ConvNeXt blocks and an inverse STFT",
+        "harmonic": "ConvNeXt blocks that filter pulses and noise",
+    }[kind]
     step = f", the weights of step {trained_on['step']}" if "step" in trained_on else ""
     weights = trained_on["weights"]
     if origin is None:

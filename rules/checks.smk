@@ -142,8 +142,9 @@ def has_test_split(corpus):
 def misfit_generator(place, sizes):
     """Where the sizes of a generator do not make 20 ms of samples of a frame, or not fit each other."""
     rate = sizes.get("sample_rate", 16000)
-    if sizes.get("kind") == "istft":
-        upsample, samples = sizes["upsample"], rate // 50
+    if sizes.get("kind", "hifigan") != "hifigan":
+        # A harmonic generator has four filters a frame.
+        upsample, samples = sizes.get("upsample", 4), rate // 50
         if samples % upsample:
             yield (
                 f"{place}.upsample = {upsample}: it does not divide {samples}, the samples of a "

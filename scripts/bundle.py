@@ -180,7 +180,7 @@ def separator_scores(metrics: Path | None, settings: dict[str, Any]) -> pd.DataF
 def front_matter(with_eta: bool, kind: str, labels: dict[str, str]) -> str:
     """What the Hub reads of a card; the labels are the weights of each part of the bundle."""
     tags = ["voice-conversion", "knn-vc", *["eta-wavlm"] * with_eta]
-    tags += [{"hifigan": "hifi-gan", "istft": "vocos"}[kind]]
+    tags += [{"hifigan": "hifi-gan", "istft": "vocos", "harmonic": "ddsp"}[kind]]
     tags += ["speaker-verification"] * ("verifier" in labels)
     tags += ["speech-separation"] * ("separator" in labels)
     tags += ["untrained"] * ("untrained" in labels.values())

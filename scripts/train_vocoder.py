@@ -38,7 +38,8 @@ def main(
         str,
         typer.Option(
             help="JSON: {features, eta, generator or start, discriminator, segment_frames, "
-            "batch_size, steps, learning_rate, lr_decay, adversarial_from, precision, ema, "
+            "batch_size, steps, learning_rate, lr_decay, adversarial_from, mel_windows (optional), "
+            "precision, ema, "
             "clip_norm, validate_every, validation_utterances, seed}"
         ),
     ],
@@ -119,6 +120,7 @@ def main(
         lr_decay=settings["lr_decay"],
         adversarial_from=settings["adversarial_from"],
         also=raw,
+        mel_windows=settings.get("mel_windows"),
     )
     if padded := task.dataset.num_padded:
         say(

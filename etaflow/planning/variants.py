@@ -116,10 +116,11 @@ def vocoder_label(entry: Mapping[str, Any]) -> str:
     if "generator" not in entry:
         return f"like {entry['start']}" if "start" in entry else "published"
     generator = entry["generator"]
-    if generator.get("kind") == "istft":
-        sizes = ("hidden_dim", "intermediate_dim", "blocks", "upsample")
-        hidden, intermediate, blocks, upsample = (generator[size] for size in sizes)
-        return f"istft {blocks} blocks {hidden},{intermediate} upsample {upsample}"
+    if generator.get("kind", "hifigan") != "hifigan":
+        sizes = ("hidden_dim", "intermediate_dim", "blocks")
+        hidden, intermediate, blocks = (generator[size] for size in sizes)
+        finer = f" upsample {generator['upsample']}" if "upsample" in generator else ""
+        return f"{generator['kind']} {blocks} blocks {hidden},{intermediate}{finer}"
     kernels = ",".join(str(kernel) for kernel in generator["resblock_kernels"])
     return f"hifigan channels {generator['upsample_channels']} kernels {kernels}"
 

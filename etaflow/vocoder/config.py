@@ -143,8 +143,67 @@ class IstftConfig:
         return -(-fine // self.upsample) + (self.coarse_blocks + 1) * reach
 
 
-AnyConfig = GeneratorConfig | IstftConfig
-KINDS: dict[str, type[AnyConfig]] = {"hifigan": GeneratorConfig, "istft": IstftConfig}
+@dataclass(frozen=True)
+class HarmonicConfig:
+    """The size of a generator that filters pulses and noise.
+
+    Attributes:
+        feature_dim: D, the width of the features.
+        hidden_dim: width of the blocks' inputs and outputs.
+        intermediate_dim: width inside a block.
+        blocks: ConvNeXt blocks.
+        kernel: odd; frames that the first layer and each block see.
+        bands: of the filters, evenly on the mel scale up to half the rate, of pulses and of noise.
+        n_fft: even; samples of the window that is filtered, at least two hops of a quarter frame.
+        sample_rate: of the waveform, Hz, one of `SAMPLE_RATES` but 22050 and 44100.
+    """
+
+    feature_dim: int
+    hidden_dim: int = 256
+    intermediate_dim: int = 768
+    blocks: int = 6
+    kernel: int = 7
+    bands: int = 80
+    n_fft: int = 512
+    sample_rate: int = 16_000
+    upsample = 4  # filters a frame
+
+    def __post_init__(self) -> None:
+        _check_rate(self.sample_rate)
+        if self.kernel % 2 == 0:
+            raise VocoderError(f"generator: kernel is {self.kernel}; it must be odd")
+        if self.bands < 2:
+            raise VocoderError(f"generator: bands is {self.bands}; it must be 2 or more")
+        if self.hop_length % self.upsample:
+            raise VocoderError(
+                f"generator: sample_rate is {self.sample_rate}; a harmonic generator has "
+                f"{self.upsample} filters a frame, which do not divide {self.hop_length} samples"
+            )
+        if self.n_fft % 2 or self.n_fft < 2 * self.hop_length // self.upsample:
+            raise VocoderError(
+                f"generator: n_fft is {self.n_fft}; it must be even and at least "
+                f"{2 * self.hop_length // self.upsample}, two hops of the filters"
+            )
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame of the features, at `sample_rate`."""
+        return self.sample_rate // FRAMES_A_SECOND
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames to each side of a frame that its samples depend on, but for the pulses' phase."""
+        # A window to each side of a sample, a frame to interpolate with, the blocks, the first
+        # layer.
+        return -(-self.n_fft // self.hop_length) + 1 + (self.blocks + 1) * (self.kernel // 2)
+
+
+AnyConfig = GeneratorConfig | IstftConfig | HarmonicConfig
+KINDS: dict[str, type[AnyConfig]] = {
+    "hifigan": GeneratorConfig,
+    "istft": IstftConfig,
+    "harmonic": HarmonicConfig,
+}
 
 
 def read_config(values: dict[str, Any]) -> AnyConfig:
@@ -168,8 +227,8 @@ def read_config(values: dict[str, Any]) -> AnyConfig:
 
 def config_values(config: AnyConfig) -> dict[str, Any]:
     """What `read_config` reads; of a HiFi-GAN without `kind`, as files have always been."""
-    kind = {"kind": "istft"} if isinstance(config, IstftConfig) else {}
-    return kind | asdict(config)
+    (kind,) = (name for name, cls in KINDS.items() if type(config) is cls)
+    return ({} if kind == "hifigan" else {"kind": kind}) | asdict(config)
 
 
 def _check_rate(sample_rate: int) -> None:

@@ -13,11 +13,13 @@ from torch import nn
 from etaflow.atomic import atomic_file, write_json
 from etaflow.vocoder.config import (
     AnyConfig,
+    HarmonicConfig,
     IstftConfig,
     VocoderError,
     config_values,
     read_config,
 )
+from etaflow.vocoder.harmonic import START, Harmonic, Position
 from etaflow.vocoder.hifigan import Hifigan
 from etaflow.vocoder.istft import Istft
 from etaflow.vocoder.weights import fold_weight_norm, misfits, read_checkpoint, upstream_name
@@ -29,8 +31,9 @@ CHUNK_FRAMES = 500  # ten seconds; at kNN-VC's size a signal of one layer then t
 class Generator(nn.Module):
     """Features (B, T, D) to a waveform (B, 1, hop_length T) in [-1, 1]; no loudness is changed.
 
-    The config says of which kind: kNN-VC's HiFi-GAN (`etaflow.vocoder.hifigan`), or one that ends
-    in an inverse STFT (`etaflow.vocoder.istft`). kNN-VC's size has 16,523,393 parameters, counted
+    The config says of which kind: kNN-VC's HiFi-GAN (`etaflow.vocoder.hifigan`), one that ends in
+    an inverse STFT (`etaflow.vocoder.istft`), or one that filters pulses and noise
+    (`etaflow.vocoder.harmonic`). kNN-VC's size has 16,523,393 parameters, counted
     as at inference: weight and bias of each layer (`num_parameters`). The weight norm of training
     stores 10,113 magnitudes beside them.
 
@@ -49,7 +52,13 @@ class Generator(nn.Module):
         self.config, self.trained_on = config, trained_on or {}
         self.sample_rate, self.hop_length = config.sample_rate, config.hop_length
         self.receptive_field = config.receptive_field
-        self.network = Istft(config) if isinstance(config, IstftConfig) else Hifigan(config)
+        self.network: Harmonic | Istft | Hifigan
+        if isinstance(config, HarmonicConfig):
+            self.network = Harmonic(config)
+        elif isinstance(config, IstftConfig):
+            self.network = Istft(config)
+        else:
+            self.network = Hifigan(config)
 
     def add_weight_norm(self) -> "Generator":
         """Put every convolution under weight norm, to train on; the waveforms stay the same."""
@@ -61,10 +70,16 @@ class Generator(nn.Module):
         self.network.remove_weight_norm()
         return self
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Synthesise (B, T, D) to (B, 1, hop_length T); memory grows with T."""
-        waveform: torch.Tensor = self.network(features)
-        return waveform
+    def forward(self, features: torch.Tensor, pitch: torch.Tensor | None = None) -> Any:
+        """Synthesise (B, T, D) to (B, 1, hop_length T); memory grows with T.
+
+        With `pitch` (B, T), Hz, to speak at, which only a harmonic generator takes, the scores
+        (B, T, BINS) by which it would have told the pitch come with the waveform.
+        """
+        if isinstance(self.network, Harmonic):
+            waveform, scores, _ = self.network(features, pitch)
+            return waveform if pitch is None else (waveform, scores)
+        return self.network(features)
 
     def stream(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Synthesise features (t, D) as they come; the pieces join to what `forward` makes of all.
@@ -76,22 +91,36 @@ class Generator(nn.Module):
         context = self.receptive_field
         seen: torch.Tensor | None = None
         made = 0  # frames of `seen` whose samples are out
+        at = START
         for chunk in chunks:
             seen = chunk if seen is None else torch.cat([seen, chunk])
             ready = len(seen) - context
             if ready > made:
-                yield self._piece(seen, made, ready)
+                piece, at = self._piece(seen, made, ready, at)
+                yield piece
                 kept = max(0, ready - context)
                 seen, made = seen[kept:], ready - kept
         if seen is not None and len(seen) > made:
-            yield self._piece(seen, made, len(seen))
+            yield self._piece(seen, made, len(seen), at)[0]
 
-    def _piece(self, features: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """Samples of the frames [start, stop) of (T, D), computed from what they depend on."""
+    def _piece(
+        self, features: torch.Tensor, start: int, stop: int, at: Position
+    ) -> tuple[torch.Tensor, Position]:
+        """Samples of the frames [start, stop) of (T, D), computed from what they depend on.
+
+        `at` is where they begin in all of the waveform; where they end is returned.
+        """
         hop, context = self.hop_length, self.receptive_field
         first = max(0, start - context)
-        waveform = self(features[None, first : stop + context])[0, 0]
-        return waveform[(start - first) * hop : (stop - first) * hop]
+        given, kept = features[None, first : stop + context], slice((start - first) * hop, None)
+        end = Position(at.frame + stop - start)
+        if isinstance(self.network, Harmonic):
+            position = Position(at.frame, start - first, at.phase)
+            waveform, _, turns = self.network(given, position=position)
+            end = Position(end.frame, 0, float(turns[0, (stop - first) * hop - 1]))
+        else:
+            waveform = self(given)
+        return waveform[0, 0, kept][: (stop - start) * hop], end
 
     def synthesise(self, features: torch.Tensor, chunk_frames: int = CHUNK_FRAMES) -> torch.Tensor:
         """Synthesise features (T, D) of any length T > 0 to (hop_length T,), without gradients.
@@ -103,11 +132,11 @@ class Generator(nn.Module):
             chunk_frames: frames synthesised at a time, besides their context.
         """
         hop = self.hop_length
-        waveform = features.new_empty(hop * len(features))
+        waveform, at = features.new_empty(hop * len(features)), START
         with torch.inference_mode():
             for start in range(0, len(features), chunk_frames):
                 stop = min(start + chunk_frames, len(features))
-                waveform[start * hop : stop * hop] = self._piece(features, start, stop)
+                waveform[start * hop : stop * hop], at = self._piece(features, start, stop, at)
         return waveform
 
     def num_parameters(self) -> int:

@@ -1,5 +1,6 @@
 """The log-mel spectrogram that the vocoder is trained and judged by."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import log
 from typing import Any
@@ -21,17 +22,19 @@ def _slaney_mel(frequency: float) -> float:
 
 
 @lru_cache
-def _spectrogram(sample_rate: int, device: torch.device) -> Any:
+def _spectrogram(
+    sample_rate: int, window_seconds: float, hop_seconds: float, device: torch.device
+) -> Any:
     from torchaudio.transforms import MelSpectrogram
 
     return MelSpectrogram(
         sample_rate=sample_rate,
         # Even, as torchaudio's filters suppose.
-        n_fft=2 * round(WINDOW_SECONDS * sample_rate / 2),
-        hop_length=round(HOP_SECONDS * sample_rate),
+        n_fft=2 * round(window_seconds * sample_rate / 2),
+        hop_length=round(hop_seconds * sample_rate),
         f_min=0.0,
         f_max=sample_rate / 2,
-        n_mels=mel_bands(sample_rate),
+        n_mels=round(mel_bands(sample_rate) * window_seconds / WINDOW_SECONDS),
         power=1.0,
         center=False,
         norm="slaney",
@@ -39,7 +42,12 @@ def _spectrogram(sample_rate: int, device: torch.device) -> Any:
     ).to(device)
 
 
-def log_mel(waveform: torch.Tensor, sample_rate: int = 16_000) -> torch.Tensor:
+def log_mel(
+    waveform: torch.Tensor,
+    sample_rate: int = 16_000,
+    window_seconds: float = WINDOW_SECONDS,
+    hop_seconds: float = HOP_SECONDS,
+) -> torch.Tensor:
     """Natural logarithm of the mel magnitudes, floored at 1e-5.
 
     FFT and window 64 ms, hop 20 ms, Slaney mel bands from 0 to half the rate. At 16 kHz these are
@@ -50,6 +58,8 @@ def log_mel(waveform: torch.Tensor, sample_rate: int = 16_000) -> torch.Tensor:
     Args:
         waveform: (B, T).
         sample_rate: of the waveform, Hz; 20 ms must be a whole number of samples.
+        window_seconds: of the FFT and window, in place of 64 ms; there are as many bands a ms.
+        hop_seconds: between frames, in place of 20 ms.
 
     Returns:
         (B, bands, T // hop), values in [-11.5, about 3] for waveforms in [-1, 1].
@@ -57,7 +67,7 @@ def log_mel(waveform: torch.Tensor, sample_rate: int = 16_000) -> torch.Tensor:
     Raises:
         ValueError: `waveform` is not (B, T), or has 22 ms or fewer.
     """
-    mel = _spectrogram(sample_rate, waveform.device)
+    mel = _spectrogram(sample_rate, window_seconds, hop_seconds, waveform.device)
     left = (mel.n_fft - mel.hop_length) // 2
     right = mel.n_fft - mel.hop_length - left
     if waveform.dim() != 2 or waveform.shape[1] <= right:
@@ -65,3 +75,22 @@ def log_mel(waveform: torch.Tensor, sample_rate: int = 16_000) -> torch.Tensor:
     padded = F.pad(waveform, (left, right), mode="reflect")
     magnitudes: torch.Tensor = mel(padded)
     return magnitudes.clamp(min=FLOOR).log()
+
+
+def mel_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    sample_rate: int,
+    windows_ms: Sequence[float] | None = None,
+) -> torch.Tensor:
+    """Mean absolute difference of the `log_mel` of two waveforms (B, T).
+
+    With windows, the mean of that over each of them, a quarter of it apart: short ones see single
+    pulses of the voice, long ones its harmonics (Parallel WaveGAN, arXiv 1910.11480).
+    """
+    scales = [(ms / 1000, ms / 4000) for ms in windows_ms or ()]
+    differences = [
+        F.l1_loss(log_mel(estimate, sample_rate, *scale), log_mel(reference, sample_rate, *scale))
+        for scale in scales or [(WINDOW_SECONDS, HOP_SECONDS)]
+    ]
+    return torch.stack(differences).mean()

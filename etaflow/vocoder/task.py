@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from etaflow.store import FeatureStore
-from etaflow.vocoder.config import VocoderError
+from etaflow.vocoder.config import HarmonicConfig, VocoderError
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig, Judgement
 from etaflow.vocoder.generator import Generator
-from etaflow.vocoder.mel import log_mel
+from etaflow.vocoder.harmonic import pitch_loss
+from etaflow.vocoder.mel import log_mel, mel_loss
+from etaflow.vocoder.pitch import track_pitch
 from etaflow.vocoder.segments import JoinedSegments, Segments
 from etaflow.waveforms import Waveforms
 
 MEL_WEIGHT, MATCHING_WEIGHT = 45.0, 2.0
+PITCH_WEIGHT = 5.0
 VALIDATION_SECONDS = 10
 LISTENED = 3  # validation utterances to listen to
 
@@ -56,7 +59,8 @@ class VocoderTask:
     """HiFi-GAN training (arXiv 2010.05646), losses and optimisers as in kNN-VC.
 
     The generator minimises 45 L1(log-mel), and from `adversarial_from` on least-squares GAN and
-    2 feature matching besides.
+    2 feature matching besides. A harmonic generator minimises the cross entropy of its pitch, too,
+    and speaks in training at the pitch of the recording.
     """
 
     model = "generator"
@@ -75,6 +79,7 @@ class VocoderTask:
         lr_decay: float = 0.999,
         adversarial_from: int = 0,
         also: FeatureStore | None = None,
+        mel_windows: Sequence[float] | None = None,
     ) -> None:
         """Set up a training.
 
@@ -94,6 +99,7 @@ class VocoderTask:
             adversarial_from: step at which the discriminators join.
             also: other features of the same kind to train on as well, as raw ones beside
                 prematched ones.
+            mel_windows: of the mel loss, ms, in place of kNN-VC's one (see `mel_loss`).
 
         Raises:
             VocoderError: no or shared utterances, or a store that does not fit the generator.
@@ -135,6 +141,7 @@ class VocoderTask:
         self._store, self._waveforms = store, waveforms
         self._hop_length = config.hop_length
         self._log_mel = partial(log_mel, sample_rate=config.sample_rate)
+        self._mel_windows, self._harmonic = mel_windows, isinstance(config, HarmonicConfig)
         self._validation_ids = list(validation_ids)
         self._rate, self._decay, self._adversarial_from = learning_rate, lr_decay, adversarial_from
 
@@ -150,10 +157,19 @@ class VocoderTask:
         # Padding is as silent in what was generated as in the recording: nothing is learnt of it.
         places = torch.arange(real.shape[2], device=real.device)
         padding = places >= batch["num_samples"][:, None, None]
-        fake = self.modules["generator"](batch["features"]).masked_fill(padding, 0)
-        mel = F.l1_loss(self._log_mel(fake.squeeze(1)), self._log_mel(batch["waveform"]))
+        features, told = batch["features"], None
+        if self._harmonic:
+            pitch, voiced = track_pitch(batch["waveform"], features.shape[1], self.sample_rate)
+            fake, told = self.modules["generator"](features, pitch)
+        else:
+            fake = self.modules["generator"](features)
+        fake = fake.masked_fill(padding, 0)
+        mel = mel_loss(fake.squeeze(1), batch["waveform"], self.sample_rate, self._mel_windows)
         losses = {"mel_loss": mel}
         total = MEL_WEIGHT * mel
+        if told is not None:
+            losses["pitch_loss"] = pitch_loss(told, pitch, voiced)
+            total = total + PITCH_WEIGHT * losses["pitch_loss"]
         if step >= self._adversarial_from:
             losses["discriminator_loss"] = self._update_discriminator(real, fake, trainer)
             discriminator = trainer.plain("discriminator").requires_grad_(False)

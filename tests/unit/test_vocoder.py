@@ -15,9 +15,17 @@ from safetensors.torch import load_file
 from etaflow.audio import AudioError, read_audio, write_audio
 from etaflow.manifest import hold_out
 from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
-from etaflow.vocoder import Generator, GeneratorConfig, IstftConfig, VocoderError, log_mel
+from etaflow.vocoder import (
+    Generator,
+    GeneratorConfig,
+    HarmonicConfig,
+    IstftConfig,
+    VocoderError,
+    log_mel,
+)
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig
 from etaflow.vocoder.generator import WEIGHTS
+from etaflow.vocoder.mel import mel_loss
 from etaflow.vocoder.segments import JoinedSegments, Segments
 from etaflow.vocoder.task import (
     VocoderTask,
@@ -41,10 +49,14 @@ SMALL = GeneratorConfig(
 ISTFT = IstftConfig(
     feature_dim=6, hidden_dim=8, intermediate_dim=16, blocks=4, n_fft=640, upsample=2
 )
+HARMONIC = HarmonicConfig(
+    feature_dim=6, hidden_dim=8, intermediate_dim=16, blocks=2, kernel=3, bands=8
+)
+Config = GeneratorConfig | IstftConfig | HarmonicConfig
 TINY = DiscriminatorConfig(width=1 / 16, periods=(2, 3), scales=1)
 
 
-def make_generator(config: GeneratorConfig | IstftConfig = SMALL) -> Generator:
+def make_generator(config: Config = SMALL) -> Generator:
     torch.manual_seed(0)
     return Generator(config).eval()
 
@@ -74,11 +86,9 @@ def test_knn_vc_size_has_its_published_parameters() -> None:
     assert sum(parameter.numel() for parameter in generator.parameters()) == 16_523_393
 
 
-@pytest.mark.parametrize("config", [SMALL, ISTFT])
+@pytest.mark.parametrize("config", [SMALL, ISTFT, HARMONIC])
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (3, 2), (2, 41)])
-def test_a_frame_becomes_320_samples(
-    config: GeneratorConfig | IstftConfig, batch: int, frames: int
-) -> None:
+def test_a_frame_becomes_320_samples(config: Config, batch: int, frames: int) -> None:
     with torch.no_grad():
         waveform = make_generator(config)(torch.randn(batch, frames, 6))
     assert waveform.shape == (batch, 1, 320 * frames)
@@ -123,10 +133,8 @@ def test_generator_is_knn_vcs_to_the_edges(frames: int) -> None:
         torch.testing.assert_close(generator(features), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("config", [SMALL, ISTFT])
-def test_generator_returns_from_its_folder(
-    tmp_path: Path, config: GeneratorConfig | IstftConfig
-) -> None:
+@pytest.mark.parametrize("config", [SMALL, ISTFT, HARMONIC])
+def test_generator_returns_from_its_folder(tmp_path: Path, config: Config) -> None:
     generator = make_generator(config)
     generator.save_pretrained(tmp_path, model="tiny", layer=2, normalize=False, steps=7)
     again = Generator.from_pretrained(tmp_path)
@@ -143,10 +151,8 @@ def test_generator_returns_from_its_folder(
     ]
 
 
-@pytest.mark.parametrize("config", [SMALL, ISTFT])
-def test_weights_in_half_precision_are_read_as_float32(
-    tmp_path: Path, config: GeneratorConfig | IstftConfig
-) -> None:
+@pytest.mark.parametrize("config", [SMALL, ISTFT, HARMONIC])
+def test_weights_in_half_precision_are_read_as_float32(tmp_path: Path, config: Config) -> None:
     generator = make_generator(config)
     generator.save_pretrained(tmp_path / "whole")
     generator.save_pretrained(tmp_path / "half", dtype=torch.float16)
@@ -345,7 +351,7 @@ class Alone:
 
 def make_task(
     corpus: tuple[FeatureStore, Waveforms],
-    config: GeneratorConfig | IstftConfig = SMALL,
+    config: Config = SMALL,
     **changes: Any,
 ) -> VocoderTask:
     options = {"segment_frames": 8, "batch_size": 2, "lr_decay": 0.5, **changes}
@@ -415,12 +421,48 @@ def test_a_batch_judged_at_once_is_judged_as_its_halves() -> None:
 
 @pytest.mark.parametrize("config", [SMALL, ISTFT])
 def test_training_lowers_both_losses(
-    corpus: tuple[FeatureStore, Waveforms], config: GeneratorConfig | IstftConfig
+    corpus: tuple[FeatureStore, Waveforms], config: Config
 ) -> None:
     task = make_task(corpus, config, learning_rate=2e-3, lr_decay=1.0)
     losses = [step_of(task, step) for step in range(15)]
     assert losses[-1]["mel_loss"] < 0.9 * losses[0]["mel_loss"]
     assert losses[-1]["discriminator_loss"] < losses[0]["discriminator_loss"]
+
+
+def test_a_harmonic_generator_learns_its_pitch_and_its_sound(tmp_path: Path) -> None:
+    frames, names = 60, ["a", "b", "c"]
+    meta = FeatureMeta("tiny", "0", 2, False, 16_000, 320)
+    sizes, paths = [320 * frames + 90] * 3, {}
+    with FeatureWriter(tmp_path / "0.h5", meta, names, ["s"] * 3, sizes, [frames] * 3, 6) as writer:
+        for index, name in enumerate(names):
+            place = np.linspace(0, 6, frames) + index
+            writer.write(name, np.stack([np.sin(place + k) for k in range(6)], 1).astype("f4"))
+            pitch = np.interp(
+                np.arange(sizes[0]), np.arange(frames) * 320, 150 + 50 * np.sin(place)
+            )
+            turns = 2 * np.pi * np.cumsum(pitch / 16_000)
+            wave = sum(np.cos(k * turns) / k for k in range(1, 9))
+            paths[name] = tmp_path / f"{name}.wav"
+            write_audio(paths[name], (0.05 * wave).astype(np.float32))
+    store, waveforms = FeatureStore([tmp_path / "0.h5"]), Waveforms(with_checksums(paths))
+    options = {"segment_frames": 24, "batch_size": 2, "learning_rate": 1e-2, "lr_decay": 1.0}
+    options |= {"adversarial_from": 999, "mel_windows": [16, 64]}
+    generator = make_generator(HARMONIC).train()
+    task = VocoderTask(generator, TINY, store, waveforms, ["a", "b"], ["c"], **options)
+    losses = [step_of(task, step) for step in range(60)]
+    assert losses[0].keys() == {"mel_loss", "pitch_loss"}
+    for name in losses[0]:
+        assert losses[-1][name] < 0.7 * losses[0][name]
+
+
+def test_the_mel_loss_of_several_windows_is_their_mean() -> None:
+    one, other = 0.1 * torch.randn(2, 2, 8000)
+    each = [mel_loss(one, other, 16_000, [ms]) for ms in (16, 128)]
+    torch.testing.assert_close(mel_loss(one, other, 16_000, [16, 128]), torch.stack(each).mean())
+    usual = (log_mel(one) - log_mel(other)).abs().mean()
+    torch.testing.assert_close(mel_loss(one, other, 16_000), usual)
+    bands = [log_mel(one, 16_000, ms / 1000, ms / 4000).shape for ms in (16, 64, 128)]
+    assert bands == [(2, 20, 125), (2, 80, 31), (2, 160, 15)]
 
 
 def test_learning_rate_decays_an_epoch(corpus: tuple[FeatureStore, Waveforms]) -> None:

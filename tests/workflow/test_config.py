@@ -19,6 +19,10 @@ ISTFT = {
     **{"kind": "istft", "hidden_dim": 8, "intermediate_dim": 8, "blocks": 2},
     **{"kernel": 7, "n_fft": 320, "upsample": 2},
 }
+HARMONIC = {
+    **{"kind": "harmonic", "hidden_dim": 8, "intermediate_dim": 8, "blocks": 2},
+    **{"kernel": 7, "bands": 20, "n_fft": 512},
+}
 CASES: list[tuple[str, Any, str]] = [
     ("eta.mini.layer", "three", "eta.mini.layer = 'three': 'three' is not of type 'integer'"),
     ("eta.mini.layer", 0, "eta.mini.layer = 0: 0 is less than the minimum of 1"),
@@ -76,6 +80,17 @@ CASES: list[tuple[str, Any, str]] = [
         "generator.upsample = 3: it does not divide 320, the samples of a frame of 20 ms at 16000",
     ),
     ("vocoder.hifigan-tiny.generator", ISTFT | {"kernel": 4}, "generator.kernel = 4: 4 is not one"),
+    ("vocoder.hifigan-tiny.generator", {"kind": "harmonic"}, "'n_fft' is a required property"),
+    (
+        "vocoder.hifigan-tiny.generator",
+        HARMONIC | {"n_fft": 100},
+        "generator.n_fft = 100: less than 160, two hops of the STFT with upsample = 4 at 16000 Hz",
+    ),
+    (
+        "vocoder.hifigan-tiny.mel_windows",
+        [4],
+        "mel_windows.0 = 4: 4 is less than the minimum of 8",
+    ),
     ("vocoder.hifigan-tiny.generator", ..., "hifigan-tiny: needs either `generator`, the sizes"),
     ("vocoder.hifigan-tiny.start", "resemblyzer", "hifigan-tiny: needs either `generator`, the"),
     ("vocoder.hifigan-tiny.start", "other", "hifigan-tiny.start = 'other': not in `models`"),
