@@ -18,8 +18,9 @@ def test_every_preset_is_planned_whole(tmp_path: Path, preset: str) -> None:
     config = load_config(preset)
     folder = tmp_path / "empty"
     folder.mkdir()
-    if preset == "folder":
-        config["speech_dir"] = str(folder)
+    if preset in ("folder", "pretrain"):
+        (tmp_path / "speech/pretraining/LibriSpeech").mkdir(parents=True)
+        config["speech_dir"] = str(tmp_path / "speech")
     shown, _ = plan(folder, config, "--workflow-profile", str(ROOT / "profiles" / "workstation"))
     assert not list(folder.iterdir())
     lines = shown.splitlines()
