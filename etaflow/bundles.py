@@ -39,3 +39,9 @@ def shipped_bundle() -> Path:
             "your own: results/RUN/bundle of a run, or OWNER/NAME on the Hugging Face Hub"
         )
     return _SHIPPED
+
+
+def shipped_files(architecture: str) -> list[Path]:
+    """The files of the part that a model of the registry's source `package` is, in order."""
+    folder = shipped_bundle() / PARTS[architecture]
+    return sorted(file for file in folder.glob("[!.]*") if file.is_file())

@@ -55,7 +55,7 @@ def model_row(folder: str, info: ModelInfo, place: str) -> str:
     if info.source == "run":
         where = f"trained in this run, revision `{info.revision}`"
     if info.source == "package" and info.architecture in PARTS:
-        where = f"the bundle that comes with etaflow, revision `{info.revision}`"
+        where, place = f"the bundle that comes with etaflow, revision `{info.revision}`", ""
     elif info.source == "package":
         where = f"the Python package {info.architecture} {info.revision}, not in this folder"
     where = f"{place} ({where})" if place else where

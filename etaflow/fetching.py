@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from etaflow.atomic import atomic_directory, write_json
-from etaflow.bundles import PARTS, shipped_bundle
+from etaflow.bundles import PARTS, shipped_bundle, shipped_files
 from etaflow.download import (
     ChecksumError,
     DownloadError,
@@ -78,30 +78,34 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _shipped_part(architecture: str) -> tuple[str, str, str]:
-    """Revision, weights and folder of a part of the bundle that comes with etaflow.
+def _copy_shipped(architecture: str, part: Path) -> tuple[str, str]:
+    """Copy a part of the bundle that comes with etaflow; its revision and weights.
 
     Raises:
         FileNotFoundError: there is none in this installation.
         ModelError: it has no such part.
     """
     folder = shipped_bundle() / PARTS[architecture]
-    if architecture == "etaflow-vocoder":
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"the bundle that comes with etaflow has no {architecture}")
-        trained_on = json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained_on"]
-        return fingerprint(folder), trained_on["weights"], str(folder)
-    if not (folder / "model.json").is_file():
+    known = folder / ("config.json" if architecture == "etaflow-vocoder" else "model.json")
+    if not known.is_file():
         raise ModelError(f"the bundle that comes with etaflow has no {architecture}")
-    info, files = read_model_info(folder)
-    # Of a speaker encoder from another package it holds nothing but the name.
-    if architecture == "etaflow-encoder" and info.architecture != architecture:
-        raise ModelError(
-            f"the bundle that comes with etaflow has the speaker encoder {info.architecture}; "
-            f"say `architecture: {info.architecture}`"
-        )
-    # Its own: what goes with it, such as the vocoder beside it, knows it by that.
-    return info.revision, info.weights, str(files.resolve())
+    if architecture == "etaflow-vocoder":
+        trained_on = json.loads(known.read_text(encoding="utf-8"))["trained_on"]
+        revision, weights = fingerprint(folder), trained_on["weights"]
+    else:
+        info, _ = read_model_info(folder)
+        # Of a speaker encoder from another package it holds nothing but the name.
+        if architecture == "etaflow-encoder" and info.architecture != architecture:
+            raise ModelError(
+                f"the bundle that comes with etaflow has the speaker encoder {info.architecture}; "
+                f"say `architecture: {info.architecture}`"
+            )
+        # Its own: what goes with it, such as the vocoder beside it, knows it by that.
+        revision, weights = info.revision, info.weights
+    for file in shipped_files(architecture):
+        if file.name != "model.json":
+            shutil.copyfile(file, part / file.name)
+    return revision, weights
 
 
 def _fetch_url(entry: Mapping[str, Any], part: Path, checksums: Path) -> str:
@@ -149,8 +153,7 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
     """Bring a model of the registry into `directory`, whole or not at all.
 
     An interrupted download is resumed by the next call; see `etaflow.hub.fetch_repository` and
-    `etaflow.download.download`. The files of a `path`, and of the bundle that comes with etaflow,
-    stay where they are.
+    `etaflow.download.download`. The files of a `path` stay where they are.
 
     The checksum of a `url` is recorded in `resources/checksums.json`, where `directory` is
     `resources/models/NAME`. An entry that states none has to bear the recorded one from then on, so
@@ -194,7 +197,7 @@ def fetch_model(name: str, entry: Mapping[str, Any], directory: str | Path) -> M
             revision, weights, path = fingerprint(folder), entry["weights"], str(folder)
         elif source == "package" and architecture in PARTS:
             try:
-                revision, weights, path = _shipped_part(architecture)
+                revision, weights = _copy_shipped(architecture, part)
             except (ModelError, FileNotFoundError) as error:
                 raise ModelError(f"{name}: {error}") from error
         elif source == "package":
@@ -216,7 +219,7 @@ def copy_model(model: Path, folder: Path) -> ModelInfo:
     info, files = read_model_info(model.parent)
     found = [path.relative_to(files) for path in files.rglob("*") if path.is_file()]
     names = [path.as_posix() for path in found if not any(p.startswith(".") for p in path.parts)]
-    if info.source in ("path", "run") or (info.source == "package" and info.path != "."):
+    if info.source in ("path", "run") or (info.architecture in PARTS and info.source == "package"):
         from etaflow.hub import needed_files
 
         # A user's own folder may hold more, such as the weights of another framework; one of a run

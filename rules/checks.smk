@@ -225,6 +225,14 @@ def misfits(config):
             yield from kind(f"vocoder.{name}.start", entry["start"], VOCODERS)
         else:
             yield from misfit_generator(f"vocoder.{name}.generator", entry["generator"])
+        # A spectrum of less than that cannot be mirrored at its ends.
+        longest = entry["segment_frames"] * 20 * 8 / 3
+        for window in entry.get("mel_windows", []):
+            if window >= longest:
+                yield (
+                    f"vocoder.{name}.mel_windows: {window} ms is too long for segments of "
+                    f"{entry['segment_frames']} frames; take less than {longest:.0f}"
+                )
     yield from misfit_encoders(config, kind)
     yield from misfit_mixtures(config)
     yield from misfit_separators(config, kind)

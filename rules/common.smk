@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
 sys.path.insert(0, workflow.basedir)
-from etaflow.bundles import PARTS, shipped_bundle
+from etaflow.bundles import PARTS, shipped_files
 from etaflow.manifest import shard_names
 from etaflow.provenance import fingerprint, source_files
 
@@ -332,9 +332,20 @@ def found_tree(corpus):
 
 
 def fetched_model(wildcards):
-    """The part of a model's entry that says what to fetch."""
-    entry = config["models"][wildcards.model]
-    return json.dumps({k: v for k, v in entry.items() if k != "licence"}, sort_keys=True)
+    """The part of a model's entry that says what to fetch; of one that comes with etaflow its digest.
+
+    As inputs its files would be compared by their time, which every checkout changes.
+    """
+    entry = {k: v for k, v in config["models"][wildcards.model].items() if k != "licence"}
+    if entry["source"] == "package" and entry["architecture"] in PARTS:
+        digest = hashlib.blake2b(digest_size=8)
+        try:
+            for file in shipped_files(entry["architecture"]):
+                digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
+        except FileNotFoundError as error:
+            raise WorkflowError(f"models.{wildcards.model}: {error}") from error
+        entry["digest"] = digest.hexdigest()
+    return json.dumps(entry, sort_keys=True)
 
 
 def local_model_files(wildcards):
@@ -344,24 +355,6 @@ def local_model_files(wildcards):
     return sorted(
         os.path.join(place, name) for place, _, files in os.walk(folder) for name in files
     )
-
-
-def shipped_model(wildcards):
-    """The digest of a model that comes with etaflow.
-
-    As input it would be compared by its time, which every checkout changes.
-    """
-    entry = config["models"][wildcards.model]
-    if entry["source"] != "package" or entry["architecture"] not in PARTS:
-        return ""
-    try:
-        folder = shipped_bundle() / PARTS[entry["architecture"]]
-    except FileNotFoundError as error:
-        raise WorkflowError(f"models.{wildcards.model}: {error}") from error
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(folder.iterdir()):
-        digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def imported_vocoder(wildcards):

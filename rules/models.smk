@@ -25,7 +25,6 @@ rule fetch_model:
         "../envs/speech.yaml"
     params:
         config=fetched_model,
-        shipped=shipped_model,
     shell:
         "python {input.code[0]:q} --name {wildcards.model} --config {params.config:q}"
         " --output {output} 2> >(tee {log} >&2)"

@@ -220,7 +220,8 @@ def origin(name):
     if "repo" in entry:
         place = f"https://huggingface.co/{entry['repo']}"
     if entry["source"] == "package" and entry["architecture"] in PARTS:
-        return {"place": "", "licence": "that of the bundle that comes with etaflow"}
+        place = "the bundle that comes with etaflow"
+        return {"place": place, "licence": f"that of {place}"}
     return {"place": place, "licence": entry.get("licence", "")}
 
 
@@ -233,9 +234,11 @@ def bundle_config(wildcards):
     seeds = {f"corpus {name}": corpus["seed"] for name, corpus in corpora.items()}
     seeds |= {"vocoder": vocoder["seed"]} if "seed" in vocoder else {}
     seeds |= {"conversion": config["conversion"]["seed"]} if "conversion" in config else {}
-    origins = {}
+    origins, shipped = {}, False
     if {"pretrained", "start"} & vocoder.keys():
-        origins["vocoder"] = origin(vocoder.get("pretrained", vocoder.get("start")))
+        first = vocoder.get("pretrained", vocoder.get("start"))
+        origins["vocoder"] = origin(first)
+        shipped = config["models"][first]["source"] == "package"
     others = {"ssl": config["ssl"][vocoder["ssl"]]["model"]}
     others |= {"speaker": entries["eta"]["encoder"]} if "eta" in entries else {}
     others |= {"verifier": encoder_of_verifier()} if bundled_verifier() else {}
@@ -244,6 +247,7 @@ def bundle_config(wildcards):
     origins |= {part: origin(name) for part, name in others.items() if name in config["models"]}
     facts = {"run": config["run"], "seeds": seeds, "origins": origins, **entries}
     facts["trained_on"] = trained_parts()
+    facts |= {"shipped_vocoder": True} if shipped else {}
     facts["licences"] = {
         n: corpus["licence"] for n, corpus in corpora.items() if "licence" in corpus
     }

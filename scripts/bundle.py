@@ -122,10 +122,21 @@ def trained_on_corpora(
         part: [corpus_facts(name, Path(files[name]), licences.get(name, "")) for name in corpora]
         for part, corpora in settings.get("trained_on", {}).items()
     }
-    for part, info in copied.items():
-        if info.source == "package" and PARTS.get(info.architecture) == part:
-            shipped = json.loads((shipped_bundle() / "config.json").read_text(encoding="utf-8"))
-            found |= {part: shipped["trained_on"][part]} if part in shipped["trained_on"] else {}
+    from_package = [
+        part
+        for part, info in copied.items()
+        if info.source == "package" and PARTS.get(info.architecture) == part
+    ]
+    from_package += ["vocoder"] if settings.get("shipped_vocoder") else []
+    if from_package:
+        shipped = json.loads((shipped_bundle() / "config.json").read_text(encoding="utf-8"))
+        for part in from_package:
+            # A vocoder that was trained on has heard both.
+            here = found.get(part, [])
+            names = {facts["corpus"] for facts in here}
+            before = shipped["trained_on"].get(part, [])
+            heard = [facts for facts in before if facts["corpus"] not in names] + here
+            found |= {part: heard} if heard else {}
     return found
 
 
@@ -211,7 +222,8 @@ def main(
         typer.Option(
             help="JSON: run, seeds, vocoder and eta (their entries), origins: of each folder "
             "whose weights are not made in the run, {place, licence}; trained_on: of each that is "
-            "trained in it, the corpora; licences of corpora; dtype of weights, float32 (as they "
+            "trained in it, the corpora; shipped_vocoder, where it is, or starts from, that of the "
+            "package; licences of corpora; dtype of weights, float32 (as they "
             "are) or float16; for metrics, evaluation; for separation metrics, separated_by: the "
             "systems of the separator"
         ),

@@ -39,7 +39,7 @@ from etaflow.vocoder.task import (
 from etaflow.waveforms import Waveforms
 
 UTTERANCES, FRAMES = 40, 600  # of 12 s, LibriSpeech's mean
-CONFIGS = Path(__file__).parents[1] / "config"
+ROOT = Path(__file__).parents[1]
 
 
 def make_corpus(folder: Path, dim: int) -> tuple[FeatureStore, dict[str, Path]]:
@@ -161,10 +161,10 @@ if __name__ == "__main__":
     precision = sys.argv[1] if len(sys.argv) > 1 else "float32"
     print(f"{torch.get_num_threads()} threads, {precision}; a step of ours, of the plain loop")
     for name, preset, dim, batch_size, turns in (
-        ("small HiFi-GAN (config.yaml), batch 8", "config", 128, 8, 30),
+        ("small HiFi-GAN (tests/untrained.yaml), batch 8", "tests/untrained", 128, 8, 30),
         # A quarter of its batch: 16 take a CPU minutes.
-        ("kNN-VC's HiFi-GAN (librispeech.yaml), batch 4", "librispeech", 1024, 4, 2),
+        ("kNN-VC's HiFi-GAN (librispeech.yaml), batch 4", "config/librispeech", 1024, 4, 2),
     ):
-        presets = yaml.safe_load((CONFIGS / f"{preset}.yaml").read_text(encoding="utf-8"))
+        presets = yaml.safe_load((ROOT / f"{preset}.yaml").read_text(encoding="utf-8"))
         vocoder = next(iter(presets["vocoder"].values())) | {"batch_size": batch_size}
         bench(name, vocoder, dim, turns, precision)

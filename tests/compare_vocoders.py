@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
-from torchaudio.transforms import MelSpectrogram
 
 from etaflow.asr import PocketSphinx
 from etaflow.audio import read_audio, write_audio
@@ -50,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "adversarial_from": 0.5,  # part of the time
     "adversarial_rate": None,  # the learning rate from there on, if it is another
     "ema": 0.99,
-    "mels": None,  # [window, hop, bands] of each spectrogram of the loss
+    "mel_windows": None,  # of the loss, ms
     "seed": 0,
 }
 
@@ -68,22 +67,6 @@ class Alone:
         self.task.optimizers[name].zero_grad()
         loss.backward()
         self.task.optimizers[name].step()
-
-
-def several_mels(sizes: list[list[int]]) -> Any:
-    """What stands for `log_mel` in the loss: all bands and frames of several in a row."""
-    transforms = [
-        MelSpectrogram(
-            16_000, n, n, hop, n_mels=bands, power=1.0, norm="slaney", mel_scale="slaney"
-        )
-        for n, hop, bands in sizes
-    ]
-
-    def mels(waveform: torch.Tensor) -> torch.Tensor:
-        made = [mel(waveform).clamp(min=1e-5).log().flatten(1) for mel in transforms]
-        return torch.cat(made, dim=1)
-
-    return mels
 
 
 def dump_log_mels(table: Any, path: Path) -> None:
@@ -120,9 +103,8 @@ def fit(variant: dict[str, Any], store: FeatureStore, table: Any, seconds: float
         batch_size=variant["batch_size"],
         lr_decay=1.0,
         adversarial_from=1,
+        mel_windows=variant["mel_windows"],
     )
-    if variant["mels"]:
-        task._log_mel = several_mels(variant["mels"])
     averaged = AveragedModel(generator, multi_avg_fn=average_of(variant["ema"]))
     random = np.random.default_rng(variant["seed"])
     trainer, start, steps, joined, curve = Alone(task), time.process_time(), 0, 0, []

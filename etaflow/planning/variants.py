@@ -3,8 +3,11 @@
 Two jobs of one rule and one variant take the same time a unit, as far as the config can say.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from etaflow.bundles import PARTS, shipped_bundle
 
 Config = Mapping[str, Any]
 # Dimensions of frames and of speaker embeddings, for what is written; by the architecture's name.
@@ -59,6 +62,8 @@ def frame_dim(config: Config, ssl: str) -> int | None:
         if "hidden_size" in network:
             return int(network["hidden_size"])
         model = network["pretrained"]
+    if is_shipped(config["models"][model]):
+        return int(shipped_sizes("wavlm")["hidden_size"])
     label = ssl_label(config, model)
     found = [dim for size, dim in FRAME_DIMS.items() if size in label.split("-")]
     return found[0] if len(found) == 1 else None
@@ -101,7 +106,21 @@ def embedding_dim(config: Config, name: str) -> int | None:
             return embedding_dim(config, network["pretrained"])
         dim = network.get("dim")
         return None if dim is None else int(dim)
+    if is_shipped(config["models"][name]):
+        return int(shipped_sizes("etaflow-encoder")["network"]["dim"])
     return EMBEDDING_DIMS.get(config["models"][name]["architecture"])
+
+
+def is_shipped(entry: Mapping[str, Any]) -> bool:
+    """Whether a model comes with etaflow."""
+    return entry["architecture"] in PARTS and entry["source"] == "package"
+
+
+def shipped_sizes(architecture: str) -> dict[str, Any]:
+    """The `config.json` of a model that comes with etaflow."""
+    file = shipped_bundle() / PARTS[architecture] / "config.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def features_variant(config: Config, ssl: str, layers: str) -> str:
@@ -129,10 +148,12 @@ def vocoder_variant(entry: Mapping[str, Any]) -> str:
     """A step of a vocoder's training."""
     joined = entry["adversarial_from"] / entry["steps"] if entry["steps"] else 0
     adversarial = f" adversarial from {joined:.0%}" if joined else ""
+    windows = ",".join(f"{each:g}" for each in entry.get("mel_windows", []))
+    mels = f" mel windows {windows}" if windows else ""
     return (
         f"{vocoder_label(entry)} width {entry['discriminator']['width']:g} "
         f"batch {entry['batch_size']} x {entry['segment_frames']} frames "
-        f"{entry['precision']}{adversarial}"
+        f"{entry['precision']}{adversarial}{mels}"
     )
 
 

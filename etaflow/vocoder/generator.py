@@ -41,7 +41,8 @@ class Generator(nn.Module):
         config: the size.
         sample_rate: of the waveform, Hz.
         hop_length: samples a frame, at `sample_rate`.
-        receptive_field: frames to each side of a frame that its samples depend on.
+        receptive_field: frames to each side of a frame that its samples depend on, but for the
+            phase of a harmonic generator's pulses, which goes on from all frames before.
         trained_on: what it was trained on (model, layer, normalize, weights, step); empty before
             training, and of a checkpoint of kNN-VC's, which does not say.
     """
@@ -70,14 +71,20 @@ class Generator(nn.Module):
         self.network.remove_weight_norm()
         return self
 
-    def forward(self, features: torch.Tensor, pitch: torch.Tensor | None = None) -> Any:
+    def forward(
+        self,
+        features: torch.Tensor,
+        pitch: torch.Tensor | None = None,
+        first_frames: torch.Tensor | None = None,
+    ) -> Any:
         """Synthesise (B, T, D) to (B, 1, hop_length T); memory grows with T.
 
         With `pitch` (B, T), Hz, to speak at, which only a harmonic generator takes, the scores
-        (B, T, BINS) by which it would have told the pitch come with the waveform.
+        (B, T, BINS) by which it would have told the pitch come with the waveform; `first_frames`
+        (B,) then say where items begin in its noise.
         """
         if isinstance(self.network, Harmonic):
-            waveform, scores, _ = self.network(features, pitch)
+            waveform, scores, _ = self.network(features, pitch, first_frames)
             return waveform if pitch is None else (waveform, scores)
         return self.network(features)
 
@@ -125,7 +132,8 @@ class Generator(nn.Module):
     def synthesise(self, features: torch.Tensor, chunk_frames: int = CHUNK_FRAMES) -> torch.Tensor:
         """Synthesise features (T, D) of any length T > 0 to (hop_length T,), without gradients.
 
-        Equals `forward` of the whole; the memory needed beside the waveform does not depend on T.
+        Equals `forward` of the whole (of a harmonic generator within rounding); the memory needed
+        beside the waveform does not depend on T.
 
         Args:
             features: on the generator's device.

@@ -18,7 +18,7 @@ from etaflow.vocoder.pitch import BINS, from_bins, to_bins
 LOUDEST = 6.0  # of a band, natural logarithm
 SPREAD = 0.7  # of the target around the pitch, in bins
 NEAR = 3  # bins around the likeliest that are averaged
-NOISE_SAMPLES = 1 << 18
+NOISE_SAMPLES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,19 @@ class Harmonic(nn.Module):
         """There is none."""
 
     def forward(
-        self, features: torch.Tensor, pitch: torch.Tensor | None = None, position: Position = START
+        self,
+        features: torch.Tensor,
+        pitch: torch.Tensor | None = None,
+        first_frames: torch.Tensor | None = None,
+        position: Position = START,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Synthesise (B, T, D).
 
         Args:
             features: (B, T, D).
             pitch: (B, T) Hz to take in place of what the network tells, as in training.
+            first_frames: (B,) where each item begins in the noise, in place of what `position`
+                says: in training no two segments should have the same.
             position: of the frames, where they are of something longer.
 
         Returns:
@@ -114,13 +120,27 @@ class Harmonic(nn.Module):
         for block in self.blocks:
             hidden = block(hidden)
         hidden = self.last_norm(hidden)
-        scores, levels = self.pitch(hidden).float(), self.head(hidden).float()
+        scores, levels = self.pitch(hidden), self.head(hidden)
+        if first_frames is None:
+            first = position.frame - position.anchor
+            first_frames = torch.full((len(features),), first, device=features.device)
+        # What is a logarithm, a phase or a spectrum is not for short numbers.
+        with torch.autocast(features.device.type, enabled=False):
+            return self._synthesise(scores.float(), levels.float(), pitch, first_frames, position)
+
+    def _synthesise(
+        self,
+        scores: torch.Tensor,
+        levels: torch.Tensor,
+        pitch: torch.Tensor | None,
+        first_frames: torch.Tensor,
+        position: Position,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         told = likeliest_pitch(scores) if pitch is None else pitch
         turns, frequency = self._phase(told, position)
         harmonics = (self.rate / 2 / frequency).clamp(min=1)
-        first = (position.frame - position.anchor) * self.hop_length
-        places = torch.arange(first, first + turns.shape[1], device=features.device)
-        noise = self.noise[places % NOISE_SAMPLES].expand(len(features), -1)
+        places = torch.arange(turns.shape[1], device=levels.device)
+        noise = self.noise[(first_frames[:, None] * self.hop_length + places) % NOISE_SAMPLES]
         fine = _interpolated(levels.transpose(1, 2), self.upsample).transpose(1, 2)
         voiced, breath = fine.clamp(max=LOUDEST).chunk(2, dim=2)
         spectrum = self._spectrum(pulses(turns, harmonics)) * (voiced @ self.bands).exp()
@@ -154,12 +174,15 @@ def likeliest_pitch(scores: torch.Tensor) -> torch.Tensor:
 
 
 def pitch_loss(scores: torch.Tensor, pitch: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of scores (B, T, BINS) and pitch (B, T), over frames that are voiced (B, T)."""
+    """Cross entropy of scores (B, T, BINS) and pitch (B, T), 0 where it is not voiced (B, T).
+
+    It is averaged over all frames, so that a batch's is the mean of its parts'.
+    """
     distances = torch.arange(BINS, device=scores.device) - to_bins(pitch)[..., None]
     targets = torch.exp(-(distances.square()) / (2 * SPREAD**2))
     targets = targets / targets.sum(dim=2, keepdim=True)
     losses = -(targets * scores.log_softmax(dim=2)).sum(dim=2)
-    return (losses * voiced).sum() / voiced.sum().clamp(min=1)
+    return (losses * voiced).mean()
 
 
 def _interpolated(values: torch.Tensor, factor: int) -> torch.Tensor:

@@ -65,7 +65,8 @@ def log_mel(
         (B, bands, T // hop), values in [-11.5, about 3] for waveforms in [-1, 1].
 
     Raises:
-        ValueError: `waveform` is not (B, T), or has 22 ms or fewer.
+        ValueError: `waveform` is not (B, T), or T is not more than half of what the window is
+            longer than the hop (22 ms by default).
     """
     mel = _spectrogram(sample_rate, window_seconds, hop_seconds, waveform.device)
     left = (mel.n_fft - mel.hop_length) // 2

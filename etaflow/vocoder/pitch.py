@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 LOWEST, HIGHEST = 50.0, 500.0  # Hz
 BINS = 64  # of the scale that pitch is told on, equal ratios from the lowest to the highest
-WINDOW_SECONDS, FIELD_SECONDS = 0.064, 0.025
+WINDOW_SECONDS, FRAME_SECONDS = 0.064, 0.02
 VOICED = 0.55  # of the autocorrelation's peak; 1 where the signal repeats exactly
 NEARLY = 0.85  # of the highest peak: the first such one, so that no multiple of the period is taken
 BAND = 1500.0  # Hz, up to which is listened: above it peaks are so thin that samples miss them
@@ -32,7 +32,7 @@ def track_pitch(
 
     Args:
         waveforms: (B, T).
-        frames: F, of 20 ms; frame i is centred where WavLM's frame i is, 12.5 ms after its start.
+        frames: F, of 20 ms, in the middle of which the pitch is measured.
         sample_rate: Hz.
 
     Returns:
@@ -40,7 +40,7 @@ def track_pitch(
         whether there is (B, F).
     """
     hop, size = sample_rate // 50, 2 * round(WINDOW_SECONDS * sample_rate / 2)
-    before = size // 2 - round(FIELD_SECONDS * sample_rate / 2)
+    before = size // 2 - round(FRAME_SECONDS * sample_rate / 2)
     padded = F.pad(waveforms, (before, size + hop))
     window = torch.hann_window(size, device=waveforms.device)
     cut = padded.unfold(1, size, hop)[:, :frames]

@@ -52,7 +52,7 @@ class Segments(Dataset[dict[str, Any]]):
 
         Returns:
             `utterance_id`, `features` (num_frames, D) and `waveform` (hop num_frames,), float32,
-            and `num_samples`, how many of the waveform are not padding.
+            `num_samples`, how many of the waveform are not padding, and `first_frame`.
         """
         index, seed = draw
         name, count = self._ids[index], self._num_frames
@@ -66,6 +66,7 @@ class Segments(Dataset[dict[str, Any]]):
             "features": torch.nn.functional.pad(features, (0, 0, 0, count - len(features))),
             "waveform": torch.nn.functional.pad(waveform[:spoken], (0, size - spoken)),
             "num_samples": spoken,
+            "first_frame": start,
         }
 
 

@@ -19,7 +19,7 @@ from etaflow.vocoder.segments import JoinedSegments, Segments
 from etaflow.waveforms import Waveforms
 
 MEL_WEIGHT, MATCHING_WEIGHT = 45.0, 2.0
-PITCH_WEIGHT = 5.0
+PITCH_WEIGHT = 7.0
 VALIDATION_SECONDS = 10
 LISTENED = 3  # validation utterances to listen to
 
@@ -160,7 +160,7 @@ class VocoderTask:
         features, told = batch["features"], None
         if self._harmonic:
             pitch, voiced = track_pitch(batch["waveform"], features.shape[1], self.sample_rate)
-            fake, told = self.modules["generator"](features, pitch)
+            fake, told = self.modules["generator"](features, pitch, batch["first_frame"])
         else:
             fake = self.modules["generator"](features)
         fake = fake.masked_fill(padding, 0)

@@ -1,5 +1,6 @@
 """The embedded default with the models that come with etaflow: what it says can be understood."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,11 @@ def test_no_number_rests_on_untrained_weights(run: Path, metrics: pd.DataFrame) 
         assert 'class="untrained"' not in shown
     card = (results / "bundle/README.md").read_text(encoding="utf-8")
     assert "untrained" not in card
-    assert "the bundle that comes with etaflow" in card
+    assert "| trained in this run from the bundle that comes with etaflow |" in card
+    trained_on = json.loads((results / "bundle/config.json").read_text())["trained_on"]
+    heard = {part: sorted(each["corpus"] for each in trained_on[part]) for part in trained_on}
+    both = ["librispeech", "mini", "voices"]
+    assert heard == {"ssl": both, "speaker": both, "eta": ["mini"], "vocoder": both}
 
 
 def test_conversions_can_be_understood_and_go_to_the_target(metrics: pd.DataFrame) -> None:

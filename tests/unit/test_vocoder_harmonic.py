@@ -70,8 +70,7 @@ def test_the_pitch_of_a_voice_is_found(hertz: float, noise: float) -> None:
 def test_a_gliding_pitch_is_followed() -> None:
     glide = np.geomspace(100, 200, 32_000)
     pitch, voiced = track_pitch(buzz(glide)[None], 100, SAMPLE_RATE)
-    # Frame i is centred 12.5 ms after its start.
-    expected = torch.from_numpy(glide[200::320][:100].astype(np.float32))
+    expected = torch.from_numpy(glide[160::320][:100].astype(np.float32))
     assert voiced[0, 2:-2].all()
     assert (pitch[0, 2:-2] / expected[2:-2] - 1).abs().max() < 0.02
 
@@ -170,6 +169,33 @@ def test_noise_does_not_repeat_within_ten_seconds() -> None:
     spectrum = np.abs(np.fft.rfft(noise, 2 * len(noise))) ** 2
     correlation = np.fft.irfft(spectrum)[: len(noise)]
     assert np.abs(correlation[2000:]).max() < 0.05 * correlation[0]
+
+
+def test_segments_of_a_batch_have_noise_of_their_own() -> None:
+    generator = make()
+    with torch.no_grad():
+        generator.network.head.weight.zero_()
+        generator.network.head.bias[:20], generator.network.head.bias[20:] = -30.0, -3.0
+        long = generator(torch.zeros(1, 30, 6))[0, 0]
+        pitch, places = torch.full((2, 10), 100.0), torch.tensor([0, 15])
+        parts, _ = generator(torch.zeros(2, 10, 6), pitch, places)
+    # As in the whole, but for the ends.
+    for part, first in zip(parts[:, 0], (0, 15), strict=True):
+        inner = slice(640, -640)
+        torch.testing.assert_close(
+            part[inner], long[first * 320 :][:3200][inner], atol=1e-5, rtol=0
+        )
+
+
+def test_short_numbers_change_little() -> None:
+    generator, features = make(), torch.randn(1, 40, 6)
+    pitch = torch.full((1, 40), 120.0)
+    with torch.no_grad():
+        exact, _ = generator(features, pitch)
+        with torch.autocast("cpu", torch.bfloat16):
+            short, _ = generator(features, pitch)
+    assert short.dtype == torch.float32
+    assert (short - exact).square().mean() < 0.01 * exact.square().mean()
 
 
 def test_all_of_it_is_trained() -> None:

@@ -304,3 +304,10 @@ def test_a_corpus_without_test_utterances_or_texts_is_not_probed(tmp_path: Path)
     assert "probe.content: VoxCeleb1 has no texts to align; say `content: null`" in output
     assert "no test utterances" not in output
     snakemake(tmp_path, changed(config, "probe.content", None), "--dry-run")
+
+
+def test_segments_are_longer_than_the_ends_of_mel_windows(tmp_path: Path) -> None:
+    config = changed(conversion_config(), "vocoder.hifigan-tiny.mel_windows", [64, 250])
+    config = changed(config, "vocoder.hifigan-tiny.segment_frames", 4)
+    output = snakemake(tmp_path, config, "--dry-run", ok=False)
+    assert "mel_windows: 250 ms is too long for segments of 4 frames; take less than 213" in output

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, load_config, planned, snakemake
+from tests.workflow_tools import ROOT, changed, load_config, planned, snakemake
 
 PARTS = ("etaflow", "rules", "scripts", "config", "profiles", "envs", "Snakefile")
 TARGET = "resources/models/mine/model.json"
@@ -38,7 +38,11 @@ def test_other_weights_of_the_package_are_seen(project: Path, tmp_path: Path) ->
     config = with_model("etaflow-vocoder")
     snakemake(tmp_path, config, TARGET, root=project)
     before = json.loads((tmp_path / TARGET).read_text(encoding="utf-8"))
-    assert before["path"] == str(project / "etaflow/bundled/vocoder")
+    assert before["path"] == "."
+    assert (
+        planned(tmp_path, changed(config, "models.mine.licence", "free"), TARGET, root=project)
+        == {}
+    )
     assert planned(tmp_path, config, TARGET, root=project) == {}
     written = project / "etaflow/bundled/vocoder/config.json"
     written.write_text(written.read_text().replace('"step": 9', '"step": 10'))
