@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow_tools import ROOT, changed, load_config, planned, snakemake
+from tests.workflow_tools import ROOT, load_config, planned, snakemake
 
 PARTS = ("etaflow", "rules", "scripts", "config", "profiles", "envs", "Snakefile")
 TARGET = "resources/models/mine/model.json"
