@@ -39,10 +39,6 @@ def test_other_weights_of_the_package_are_seen(project: Path, tmp_path: Path) ->
     snakemake(tmp_path, config, TARGET, root=project)
     before = json.loads((tmp_path / TARGET).read_text(encoding="utf-8"))
     assert before["path"] == "."
-    assert (
-        planned(tmp_path, changed(config, "models.mine.licence", "free"), TARGET, root=project)
-        == {}
-    )
     assert planned(tmp_path, config, TARGET, root=project) == {}
     written = project / "etaflow/bundled/vocoder/config.json"
     written.write_text(written.read_text().replace('"step": 9', '"step": 10'))
@@ -51,6 +47,10 @@ def test_other_weights_of_the_package_are_seen(project: Path, tmp_path: Path) ->
     after = json.loads((tmp_path / TARGET).read_text(encoding="utf-8"))
     assert after.pop("revision") != before.pop("revision")
     assert after == before
+    # A fresh checkout writes the files anew, with other dates.
+    for file in (project / "etaflow/bundled").rglob("*"):
+        file.touch()
+    assert planned(tmp_path, config, TARGET, root=project) == {}
 
 
 @pytest.mark.slow
