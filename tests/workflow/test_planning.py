@@ -66,7 +66,7 @@ def test_values_of_the_command_line_count(tmp_path: Path) -> None:
     assert "needs a value: --config speech_dir=FOLDER" in said
     more = ("--config", "run=mine", "--config", f"speech_dir={folder}")
     shown, _ = plan(folder, config, *more)
-    assert "in all: 46 jobs" in shown
+    assert "in all: 51 jobs" in shown
 
 
 def test_a_profile_that_is_not_there_is_named(tmp_path: Path) -> None:
