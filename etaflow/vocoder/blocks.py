@@ -42,6 +42,15 @@ class Block(nn.Module):
         return hidden + self.scale * self.contract(F.gelu(inner))
 
 
+def draw_weights(network: nn.Module) -> None:
+    """Draw those of all products from a normal distribution of deviation 0.02, as in Vocos."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def overlap_add(frames: torch.Tensor, window: torch.Tensor, hop: int) -> torch.Tensor:
     """Frames (B, T, N) of an inverse STFT to (B, hop T): frame t is centred on its own samples.
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from etaflow.vocoder.blocks import Block, Conv, Linear, overlap_add
+from etaflow.vocoder.blocks import Block, Conv, Linear, draw_weights, overlap_add
 from etaflow.vocoder.config import HarmonicConfig
 from etaflow.vocoder.pitch import BINS, from_bins, to_bins
 
@@ -84,11 +84,7 @@ class Harmonic(nn.Module):
         # The same noise in every recording, so that what is synthesised is always the same.
         drawn = torch.randn(NOISE_SAMPLES, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", drawn, persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_weights(self)
 
     def add_weight_norm(self) -> None:
         """There is none: layer norms do its work."""

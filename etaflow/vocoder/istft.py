@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from etaflow.vocoder.blocks import Block, Conv, Linear, overlap_add
+from etaflow.vocoder.blocks import Block, Conv, Linear, draw_weights, overlap_add
 from etaflow.vocoder.config import IstftConfig
 
 
@@ -34,11 +34,7 @@ class Istft(nn.Module):
         self.last_norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = Linear(dim, self.n_fft + 2)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
-        for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_weights(self)
 
     def add_weight_norm(self) -> None:
         """There is none: layer norms do its work."""
