@@ -90,7 +90,12 @@ def test_twenty_kills_lose_nothing(undisturbed: Path, tmp_path: Path) -> None:
                     missed += 1
             status, printed = running.finish()
         locked = hit in ("snakemake", "session")
-        if hit == "job":
+        if hit == "job" and status == 0:
+            # It had ended between the look and the kill: what it made is whole, so try again.
+            assert "Error in rule" not in printed
+            plan[rule].append(hits.pop()[1])
+            missed += 1
+        elif hit == "job":
             assert status == 1
             assert f"Error in rule {rule}" in printed
         elif not hit:
