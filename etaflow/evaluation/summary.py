@@ -67,7 +67,9 @@ def metrics_table(
             ("eer_pooled", trials.eer_pooled, len(trials.table)),
         ):
             add(metric, _of_counts(rate, places), trials.sizes, n)
-    for metric in MEANS:
+    gained = utterances["similarity_target"] - utterances["similarity_source"]
+    utterances = utterances.assign(nearer_target=(100.0 * (gained > 0)).where(gained.notna()))
+    for metric in (*MEANS[:2], "nearer_target", *MEANS[2:]):
         scored = utterances.dropna(subset=[metric]).groupby("source_id")[metric]
         if len(scored):
             of_source = scored.agg(["sum", "count"]).to_numpy(float)

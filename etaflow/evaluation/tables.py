@@ -20,6 +20,8 @@ METRIC_NOTES = {
     "similarity_target": "cosine of the judge's embedding with the target speaker's mean "
     "(without the utterance's own recording for systems that do not convert)",
     "similarity_source": "cosine with the source speaker's mean; a conversion should leave it",
+    "nearer_target": "% of conversions that are more similar to the target speaker than to the "
+    "source speaker",
     "dnsmos": "predicted overall opinion score, 1 to 5",
     "si_snr": "copy-synthesis against its recording, dB; phases count, so a good vocoder may "
     "score low",

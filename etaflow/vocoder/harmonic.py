@@ -11,13 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from etaflow.pitch import BINS, likeliest_pitch
 from etaflow.vocoder.blocks import Block, Conv, Linear, draw_weights, overlap_add
 from etaflow.vocoder.config import HarmonicConfig
-from etaflow.vocoder.pitch import BINS, from_bins, to_bins
 
 LOUDEST = 6.0  # of a band, natural logarithm
-SPREAD = 0.7  # of the target around the pitch, in bins
-NEAR = 3  # bins around the likeliest that are averaged
 NOISE_SAMPLES = 1 << 20
 
 
@@ -159,26 +157,6 @@ class Harmonic(nn.Module):
         before = (self.n_fft - self.hop) // 2
         padded = F.pad(signal, (before, self.n_fft - self.hop - before))
         return torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
-
-
-def likeliest_pitch(scores: torch.Tensor) -> torch.Tensor:
-    """Hz (B, T) of scores (B, T, BINS): the mean around the likeliest bin."""
-    places = torch.arange(BINS, device=scores.device)
-    near = (places - scores.argmax(dim=2, keepdim=True)).abs() <= NEAR
-    shares = scores.masked_fill(~near, -math.inf).softmax(dim=2)
-    return from_bins((shares * places).sum(dim=2))
-
-
-def pitch_loss(scores: torch.Tensor, pitch: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of scores (B, T, BINS) and pitch (B, T), 0 where it is not voiced (B, T).
-
-    It is averaged over all frames, so that a batch's is the mean of its parts'.
-    """
-    distances = torch.arange(BINS, device=scores.device) - to_bins(pitch)[..., None]
-    targets = torch.exp(-(distances.square()) / (2 * SPREAD**2))
-    targets = targets / targets.sum(dim=2, keepdim=True)
-    losses = -(targets * scores.log_softmax(dim=2)).sum(dim=2)
-    return (losses * voiced).mean()
 
 
 def _interpolated(values: torch.Tensor, factor: int) -> torch.Tensor:

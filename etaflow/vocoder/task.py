@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from etaflow.pitch import pitch_loss, track_pitch
 from etaflow.store import FeatureStore
 from etaflow.vocoder.config import HarmonicConfig, VocoderError
 from etaflow.vocoder.discriminator import Discriminator, DiscriminatorConfig, Judgement
 from etaflow.vocoder.generator import Generator
-from etaflow.vocoder.harmonic import pitch_loss
 from etaflow.vocoder.mel import log_mel, mel_loss
-from etaflow.vocoder.pitch import track_pitch
 from etaflow.vocoder.segments import JoinedSegments, Segments
 from etaflow.waveforms import Waveforms
 

@@ -193,10 +193,19 @@ def test_conversions_are_scored_by_speaker(study):
     assert scores["similarity_source"].notna().all()
     trials = conversion_trials(converted, vectors, real)
     table = metrics_table("knnvc", scores, trials, "untrained", rounds=50)
-    metrics = ["eer_per_target", "eer_pooled", "similarity_target", "similarity_source", "dnsmos"]
-    assert table["metric"].tolist() == metrics
-    assert table["n"].tolist() == [2, 2 * (3 + 9), 6, 6, 6]
+    metrics = ["eer_per_target", "eer_pooled", "similarity_target", "similarity_source"]
+    assert table["metric"].tolist() == [*metrics, "nearer_target", "dnsmos"]
+    assert table["n"].tolist() == [2, 2 * (3 + 9), 6, 6, 6, 6]
     assert table.equals(metrics_table("knnvc", scores, trials, "untrained", rounds=50))
+
+
+def test_how_many_conversions_are_nearer_the_target(study):
+    scores, vectors = score_utterances("knnvc", *study, Judge())
+    trials = conversion_trials(study[0], vectors, study[3])
+    scores["similarity_target"] = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    scores["similarity_source"] = [0.4, 0.5, 0.6, 0.4, 0.4, np.nan]
+    table = metrics_table("knnvc", scores, trials, "trained").set_index("metric")
+    assert table.loc["nearer_target", ["value", "n"]].tolist() == [60, 5]
 
 
 def test_no_text_is_said_and_not_scored(study, caplog):

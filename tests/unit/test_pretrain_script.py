@@ -27,6 +27,7 @@ CONFIG: dict[str, Any] = {
     "crop_seconds": 0.5,
     "masked": 0.65,
     "seen_weight": 0.5,
+    "pitch_weight": 0.5,
     "overlaid": {"speech": 0.2, "noise": 0.2},
     "batch_size": 4,
     "steps": 4,
@@ -101,7 +102,8 @@ def test_two_iterations(tmp_path: Path) -> None:
     assert set(table["metric"]) == {
         *("train/loss", "train/accuracy", "train/seen_loss", "train/seen_accuracy"),
         "train/network_gradient_norm",
-        *("valid/loss", "valid/accuracy"),
+        "train/pitch_loss",
+        *("valid/loss", "valid/accuracy", "valid/pitch_error"),
     }
     assert not (tmp_path / "first-work").exists()
     info, _ = read_model_info(first)

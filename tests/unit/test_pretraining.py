@@ -9,7 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from torch.nn import functional as F
 
+from etaflow.pitch import BINS, from_bins, pitch_loss
 from etaflow.ssl import SSLEncoder
 from etaflow.ssl.pretraining.codes import (
     Codes,
@@ -22,7 +24,15 @@ from etaflow.ssl.pretraining.codes import (
 from etaflow.ssl.pretraining.crops import IGNORED, Crops, coloured_noise
 from etaflow.ssl.pretraining.measures import neighbour_error, phone_information
 from etaflow.ssl.pretraining.network import PretrainingNetwork, new_wavlm, save_encoder
-from etaflow.ssl.pretraining.task import SPAN, PretrainingTask, Validation, draw_mask, judge
+from etaflow.ssl.pretraining.task import (
+    SPAN,
+    PretrainingTask,
+    Validation,
+    draw_mask,
+    judge,
+    pitch_error,
+)
+from tests.pitch_tools import buzz
 
 SIZES = {
     "hidden_size": 16,
@@ -216,21 +226,31 @@ def test_only_the_frames_asked_for_are_judged_and_no_padding() -> None:
     assert (float(loss), float(accuracy)) == pytest.approx((np.log(1 + np.exp(5)), 0.0))
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_frames_that_are_seen_are_learnt_by_their_weight(weight: float) -> None:
+@pytest.mark.parametrize(("weight", "pitch_weight"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.3)])
+def test_seen_frames_and_their_pitch_are_learnt_by_their_weights(
+    weight: float, pitch_weight: float
+) -> None:
     torch.manual_seed(0)
     network = PretrainingNetwork(new_wavlm(SIZES), clusters=7)
     crops = Crops(
         {"a": np.arange(25, dtype=np.int16) % 7},
-        Recordings({"a": noise(320 * 25 + 80)}),
+        Recordings({"a": buzz(np.full(320 * 25 + 80, 150.0))}),
         ["a"],
         20,
         {"speech": 0.0, "noise": 0.0},
     )
     validation = Validation(crops, {}, {}, seed=0)
-    task = PretrainingTask(network, crops, validation, 2, 0.65, weight, 1e-3, lambda step: 1.0)
+    weights = (weight, pitch_weight)
+    task = PretrainingTask(network, crops, validation, 2, 0.65, *weights, 1e-3, lambda step: 1.0)
     items = [crops[0, (0, seed)] for seed in range(2)]
     batch = torch.utils.data.default_collate(items)
+    torch.manual_seed(1)
+    heard = batch["voiced"] & ~draw_mask((2, 20), 0.65)
+    assert heard.any()
+    with torch.no_grad():
+        torch.manual_seed(1)
+        pitches = network(batch["waveform"], draw_mask((2, 20), 0.65))[1]
+    torch.manual_seed(1)
     minimised = []
 
     class Trainer:
@@ -241,7 +261,38 @@ def test_frames_that_are_seen_are_learnt_by_their_weight(weight: float) -> None:
     losses = task.training_step(batch, 0, Trainer())
     seen = losses["seen_loss"].item() if weight else 0.0
     assert ("seen_loss" in losses) == (weight > 0)
-    assert minimised == [pytest.approx(losses["loss"].item() + weight * seen)]
+    assert ("pitch_loss" in losses) == (pitch_weight > 0)
+    pitch = pitch_loss(pitches, batch["pitch"], heard).item()
+    expected = losses["loss"].item() + weight * seen + pitch_weight * pitch
+    assert minimised == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_the_pitch_of_a_crop_is_that_of_its_frames() -> None:
+    # From 100 Hz to 200 Hz in 60 frames; frame i is around the sample 320 i + 200.
+    pitch = np.linspace(100, 200, 320 * 60 + 80)
+    crops = Crops(
+        {"a": np.arange(60, dtype=np.int16)},
+        Recordings({"a": buzz(pitch)}),
+        ["a"],
+        80,
+        {"speech": 0.0, "noise": 1.0},
+    )
+    item = crops[0, (0, 0)]
+    assert not item["voiced"][60:].any()
+    inner = slice(2, 58)  # of the outer ones a part of the window is empty
+    assert item["voiced"][inner].all()
+    middles = np.interp(320 * np.arange(60) + 200, np.arange(len(pitch)), pitch)
+    assert item["pitch"][inner].numpy() == pytest.approx(middles[inner], rel=0.01)
+
+
+def test_a_pitch_is_wrong_when_it_is_more_than_a_semitone_off() -> None:
+    places = torch.tensor([[10, 10, 10, 10, 30]])
+    scores = F.one_hot(places, BINS) * 50.0
+    right = from_bins(torch.tensor([[10.0]]))
+    pitch = right * 2 ** (torch.tensor([[0, 0.9, -1.1, 12, 0]]) / 12)
+    voiced = torch.tensor([[True, True, True, True, False]])
+    assert pitch_error(scores, pitch, voiced) == pytest.approx(2 / 4)
+    assert pitch_error(scores, pitch, torch.zeros_like(voiced)) == 0
 
 
 def test_clusters_that_are_phones_tell_all_and_noise_tells_nothing() -> None:
@@ -286,9 +337,9 @@ def test_scores_of_masked_frames_do_not_depend_on_what_is_masked() -> None:
     # Frames 11 to 18 see samples of masked frames alone.
     waveforms[1, 320 * 12 : 320 * 18] = torch.from_numpy(noise(320 * 6, 1))
     with torch.no_grad():
-        scores = network(waveforms, masked)
-        seen = network(waveforms, torch.zeros_like(masked))
-    assert scores.shape == (2, 30, 7)
+        scores, pitches = network(waveforms, masked)
+        seen, _ = network(waveforms, torch.zeros_like(masked))
+    assert (scores.shape, pitches.shape) == ((2, 30, 7), (2, 30, BINS))
     torch.testing.assert_close(scores[0], scores[1])
     assert (seen[0] - seen[1]).abs().max() > 0.01
 

@@ -10,9 +10,19 @@ import pytest
 import torch
 
 from etaflow.audio import SAMPLE_RATE
+from etaflow.pitch import (
+    BINS,
+    HIGHEST,
+    LOWEST,
+    from_bins,
+    likeliest_pitch,
+    pitch_loss,
+    to_bins,
+    track_pitch,
+)
 from etaflow.vocoder import Generator, HarmonicConfig, VocoderError, read_config
-from etaflow.vocoder.harmonic import likeliest_pitch, pitch_loss, pulses
-from etaflow.vocoder.pitch import BINS, HIGHEST, LOWEST, from_bins, to_bins, track_pitch
+from etaflow.vocoder.harmonic import pulses
+from tests.pitch_tools import buzz
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,14 +37,6 @@ def make(config: HarmonicConfig = CONFIG) -> Generator:
         for parameter in generator.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
     return generator
-
-
-def buzz(pitch: np.ndarray, noise: float = 0.0, seed: int = 0) -> torch.Tensor:
-    """A voice (T,) of the first ten harmonics of a pitch (T,), Hz."""
-    turns = np.cumsum(pitch / SAMPLE_RATE)
-    wave = sum(np.cos(2 * np.pi * k * turns) / k for k in range(1, 11))
-    drawn = np.random.default_rng(seed).standard_normal(len(pitch))
-    return torch.from_numpy((0.1 * wave + noise * drawn).astype(np.float32))
 
 
 def test_pulses_are_cosines_of_the_power_of_a_sine() -> None:
@@ -60,7 +62,7 @@ def test_pulses_are_cosines_of_the_power_of_a_sine() -> None:
 @pytest.mark.parametrize("hertz", [60.0, 97.0, 123.4, 210.0, 333.3, 450.0])
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_the_pitch_of_a_voice_is_found(hertz: float, noise: float) -> None:
-    wave = buzz(np.full(16_000, hertz), noise)
+    wave = torch.from_numpy(buzz(np.full(16_000, hertz), noise))
     pitch, voiced = track_pitch(wave[None], 50, SAMPLE_RATE)
     inner = slice(2, -2)
     assert voiced[0, inner].all()
@@ -69,7 +71,7 @@ def test_the_pitch_of_a_voice_is_found(hertz: float, noise: float) -> None:
 
 def test_a_gliding_pitch_is_followed() -> None:
     glide = np.geomspace(100, 200, 32_000)
-    pitch, voiced = track_pitch(buzz(glide)[None], 100, SAMPLE_RATE)
+    pitch, voiced = track_pitch(torch.from_numpy(buzz(glide))[None], 100, SAMPLE_RATE)
     expected = torch.from_numpy(glide[160::320][:100].astype(np.float32))
     assert voiced[0, 2:-2].all()
     assert (pitch[0, 2:-2] / expected[2:-2] - 1).abs().max() < 0.02
@@ -80,15 +82,17 @@ def test_noise_and_silence_have_no_voice() -> None:
     assert track_pitch(noise, 50, SAMPLE_RATE)[1].float().mean() < 0.1
     assert not track_pitch(torch.zeros(1, 16_000), 50, SAMPLE_RATE)[1].any()
     # What is faint beside the rest is no voice, either.
-    both = torch.cat([buzz(np.full(8_000, 120.0)), 1e-3 * buzz(np.full(8_000, 120.0))])
+    loud = torch.from_numpy(buzz(np.full(8_000, 120.0)))
+    both = torch.cat([loud, 1e-3 * loud])
     voiced = track_pitch(both[None], 50, SAMPLE_RATE)[1][0]
     assert voiced[2:23].all()
     assert not voiced[28:].any()
 
 
 def test_other_rates_have_the_same_frames() -> None:
-    wave = buzz(np.full(48_000, 40.0))[None]  # 120 Hz where it is taken for 48 kHz
-    pitch, _ = track_pitch(wave, 50, 48_000)
+    # 120 Hz where it is taken for 48 kHz.
+    wave = torch.from_numpy(buzz(np.full(48_000, 40.0)))
+    pitch, _ = track_pitch(wave[None], 50, 48_000)
     assert pitch.shape == (1, 50)
     assert (pitch[0, 2:-2] / 120 - 1).abs().max() < 0.01
 

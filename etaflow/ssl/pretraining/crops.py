@@ -1,4 +1,4 @@
-"""Training items: crops of utterances, overlaid by others, with the codes of what is clean."""
+"""Training items: crops of utterances, partly overlaid, with codes and pitch of what is clean."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from etaflow.audio import Waveform
+from etaflow.audio import SAMPLE_RATE, Waveform
+from etaflow.pitch import track_pitch
 from etaflow.waveforms import Waveforms
 
 HOP, FIELD = 320, 400  # samples, of WavLM
@@ -31,7 +32,7 @@ class Crops(Dataset[dict[str, Any]]):
     """Crops of utterances, as pure functions of what is asked for.
 
     Each utterance is brought to zero mean and unit variance. A part of a crop is overlaid (WavLM's
-    denoising, arXiv 2110.13900, section III-B), while the codes stay those of the utterance.
+    denoising, arXiv 2110.13900, section III-B), while codes and pitch stay those of the utterance.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class Crops(Dataset[dict[str, Any]]):
             draw: the place of the utterance, and the seed of what is random.
 
         Returns:
-            `utterance_id`; `waveform` (320 num_frames + 80,) float32, with what lies over it; and
-            its `codes` (num_frames,) int64.
+            `utterance_id`; `waveform` (320 num_frames + 80,) float32, with what lies over it; its
+            `codes` (num_frames,) int64; and its `pitch`, Hz, and whether it is `voiced`, both
+            (num_frames,), of `track_pitch`.
         """
         index, seed = draw
         generator, name = np.random.default_rng(seed), self.utterance_ids[index]
@@ -99,13 +101,19 @@ class Crops(Dataset[dict[str, Any]]):
         size = HOP * (self.num_frames - 1) + FIELD
         spoken = waveform[first * HOP : first * HOP + size]
         self._overlay(crop := spoken.copy(), generator)
-        padded = np.zeros(size, np.float32)
-        padded[: len(crop)] = crop
+        padded = np.zeros((2, size), np.float32)
+        padded[:, : len(crop)] = crop, spoken
+        # WavLM's frames are 400 samples, those of the pitch 320: the middle is the same.
+        clean = torch.from_numpy(padded[1:, (FIELD - HOP) // 2 :])
+        pitch, voiced = track_pitch(clean, self.num_frames, SAMPLE_RATE)
         targets = np.full(self.num_frames, IGNORED, np.int64)
         own = codes[first : first + self.num_frames]
         targets[: len(own)] = own
+        voiced[:, len(own) :] = False  # of padding, whose window reaches back into speech
         return {
             "utterance_id": name,
-            "waveform": torch.from_numpy(padded),
+            "waveform": torch.from_numpy(padded[0]),
             "codes": torch.from_numpy(targets),
+            "pitch": pitch[0],
+            "voiced": voiced[0],
         }

@@ -1,4 +1,4 @@
-"""A WavLM with a head that names clusters, and the folder that is left of it."""
+"""A WavLM with heads that tell clusters and pitch, and the folder that is left of it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from etaflow.atomic import write_json
 from etaflow.models import ModelInfo, read_model_info
+from etaflow.pitch import BINS
 from etaflow.ssl.frames import FrameGrid
 from etaflow.ssl.loading import load_model
 from etaflow.ssl.pretraining.crops import FIELD, HOP
@@ -22,10 +23,10 @@ DROPOUTS = ("hidden", "activation", "attention", "feat_proj", "final")
 
 
 class PretrainingNetwork(nn.Module):
-    """Waveforms to scores of clusters, through masked frames."""
+    """Waveforms to scores of clusters and of pitch, through masked frames."""
 
     def __init__(self, wavlm: WavLMModel, clusters: int) -> None:
-        """Draw the head from PyTorch's global generator.
+        """Draw the heads from PyTorch's global generator.
 
         Raises:
             ValueError: the frames of the WavLM are not the field's 400 samples, 320 apart.
@@ -39,12 +40,18 @@ class PretrainingNetwork(nn.Module):
             )
         self.wavlm = wavlm
         self.head = nn.Linear(wavlm.config.hidden_size, clusters)
+        self.pitch = nn.Linear(wavlm.config.hidden_size, BINS)
 
-    def forward(self, waveforms: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-        """Scores (B, T, K) of waveforms (B, 320 T + 80), of which frames (B, T) are masked."""
+    def forward(
+        self, waveforms: torch.Tensor, masked: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tell the clusters and the pitch of waveforms (B, 320 T + 80) with masked frames (B, T).
+
+        Returns:
+            Scores (B, T, K) of clusters, and (B, T, BINS) of the bins of `etaflow.pitch`.
+        """
         hidden = self.wavlm(waveforms, mask_time_indices=masked).last_hidden_state
-        scores: torch.Tensor = self.head(hidden)
-        return scores
+        return self.head(hidden), self.pitch(hidden)
 
     def layers(self, waveform: torch.Tensor) -> list[torch.Tensor]:
         """The output (T, D) of each block for one waveform (1, S), nothing of it masked."""

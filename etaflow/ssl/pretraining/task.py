@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from etaflow.audio import SAMPLE_RATE
+from etaflow.pitch import likeliest_pitch, pitch_loss
 from etaflow.schedule import adamw, set_rates
 from etaflow.ssl.pretraining.crops import IGNORED, Crops
 from etaflow.ssl.pretraining.measures import neighbour_error, phone_information
@@ -47,6 +48,18 @@ def judge(
     return loss, right.sum() / known.sum()
 
 
+def pitch_error(scores: torch.Tensor, pitch: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
+    """How many of the voiced (B, T) frames are told a pitch more than a semitone off: 0 to 1.
+
+    Args:
+        scores: (B, T, BINS).
+        pitch: (B, T), Hz.
+        voiced: (B, T).
+    """
+    wrong = (likeliest_pitch(scores.float()) / pitch).log2().abs() > 1 / 12
+    return (wrong & voiced).sum() / voiced.sum().clamp(min=1)
+
+
 @dataclass(frozen=True)
 class Validation:
     """What a network is measured on, of speakers that it does not train on.
@@ -78,6 +91,7 @@ class PretrainingTask:
         batch_size: int,
         masked: float,
         seen_weight: float,
+        pitch_weight: float,
         learning_rate: float,
         schedule: Callable[[int], float],
         weight_decay: float = 0.01,
@@ -92,6 +106,7 @@ class PretrainingTask:
             masked: see `draw_mask`; HuBERT's and WavLM's is 0.8.
             seen_weight: of the loss of frames that are not masked, HuBERT's 1 - alpha over alpha (0
                 there in the end): they are learnt sooner.
+            pitch_weight: of the loss of the pitch of frames that are voiced and not masked.
             learning_rate: of AdamW.
             schedule: the factor on it in each step.
             weight_decay: of AdamW, for matrices.
@@ -109,28 +124,35 @@ class PretrainingTask:
         }
         self.dataset, self.batch_size = crops, batch_size
         self._masked, self._schedule, self._validation = masked, schedule, validation
-        self._seen_weight = seen_weight
+        self._seen_weight, self._pitch_weight = seen_weight, pitch_weight
 
     def training_step(
         self, batch: dict[str, Any], step: int, trainer: Any
     ) -> dict[str, torch.Tensor]:
-        """One update by the cross entropy of the masked frames, and, weighted, of the others."""
+        """One update by the cross entropy of the masked frames, and, weighted, of the others.
+
+        Of these that of the pitch is added, weighted.
+        """
         set_rates(self.optimizers["network"], self._schedule(step))
         codes = batch["codes"]
         masked = draw_mask(tuple(codes.shape), self._masked).to(codes.device)
-        scores = self.modules["network"](batch["waveform"], masked)
+        scores, pitches = self.modules["network"](batch["waveform"], masked)
         loss, accuracy = judge(scores, codes, masked)
         losses = {"loss": loss, "accuracy": accuracy}
         if self._seen_weight:
             losses["seen_loss"], losses["seen_accuracy"] = judge(scores, codes, ~masked)
             loss = loss + self._seen_weight * losses["seen_loss"]
+        if self._pitch_weight:
+            heard = batch["voiced"] & ~masked
+            losses["pitch_loss"] = pitch_loss(pitches.float(), batch["pitch"], heard)
+            loss = loss + self._pitch_weight * losses["pitch_loss"]
         trainer.update("network", loss)
         return losses
 
     def validate(
         self, model: nn.Module, device: torch.device
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """`loss` and `accuracy` under fixed masks, and what each layer tells of the phones.
+        """`loss`, `accuracy` and `pitch_error` under fixed masks, and what layers tell of phones.
 
         `phone_information_lN` and `neighbour_error_lN`, see `measures`, are of layer N, if there
         are utterances with phones.
@@ -142,17 +164,18 @@ class PretrainingTask:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._validation.seed + start)
                 masked = draw_mask((len(items), crops.num_frames), self._masked)
-            waveforms, codes = (
+            waveforms, codes, pitch, voiced = (
                 torch.stack([item[key] for item in items]).to(device)
-                for key in ("waveform", "codes")
+                for key in ("waveform", "codes", "pitch", "voiced")
             )
             masked = masked.to(device)
-            loss, accuracy = judge(model(waveforms, masked), codes, masked)
-            found.append((float(loss), float(accuracy), len(items)))
+            scores, pitches = model(waveforms, masked)
+            error = pitch_error(pitches, pitch, voiced & ~masked)
+            found.append((*map(float, (*judge(scores, codes, masked), error)), len(items)))
         shares = [count / len(crops) for *_, count in found]
         metrics = {
             name: sum(share * row[place] for share, row in zip(shares, found, strict=True))
-            for place, name in enumerate(("loss", "accuracy"))
+            for place, name in enumerate(("loss", "accuracy", "pitch_error"))
         }
         return metrics | self._phone_measures(model, device), {}
 

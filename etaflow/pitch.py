@@ -1,4 +1,4 @@
-"""The pitch of recordings: what a harmonic generator learns to tell from features."""
+"""The pitch of recordings, and scores of it: what networks learn to tell."""
 
 import math
 
@@ -11,6 +11,8 @@ WINDOW_SECONDS, FRAME_SECONDS = 0.064, 0.02
 VOICED = 0.55  # of the autocorrelation's peak; 1 where the signal repeats exactly
 NEARLY = 0.85  # of the highest peak: the first such one, so that no multiple of the period is taken
 BAND = 1500.0  # Hz, up to which is listened: above it peaks are so thin that samples miss them
+SPREAD = 0.7  # of the target around the pitch, in bins
+NEAR = 3  # bins around the likeliest that are averaged
 QUIET = 0.003  # of the power of all of the waveform: below it there is no voice
 
 
@@ -68,3 +70,23 @@ def track_pitch(
     power = waveforms.square().mean(dim=1, keepdim=True)
     loud = cut.square().mean(dim=2) > QUIET * power
     return pitch.clamp(LOWEST, HIGHEST), (middle > VOICED) & loud
+
+
+def likeliest_pitch(scores: torch.Tensor) -> torch.Tensor:
+    """Hz (B, T) of scores (B, T, BINS): the mean around the likeliest bin."""
+    places = torch.arange(BINS, device=scores.device)
+    near = (places - scores.argmax(dim=2, keepdim=True)).abs() <= NEAR
+    shares = scores.masked_fill(~near, -math.inf).softmax(dim=2)
+    return from_bins((shares * places).sum(dim=2))
+
+
+def pitch_loss(scores: torch.Tensor, pitch: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of scores (B, T, BINS) and pitch (B, T), 0 where it is not voiced (B, T).
+
+    It is averaged over all frames, so that a batch's is the mean of its parts'.
+    """
+    distances = torch.arange(BINS, device=scores.device) - to_bins(pitch)[..., None]
+    targets = torch.exp(-(distances.square()) / (2 * SPREAD**2))
+    targets = targets / targets.sum(dim=2, keepdim=True)
+    losses = -(targets * scores.log_softmax(dim=2)).sum(dim=2)
+    return (losses * voiced).mean()
