@@ -224,7 +224,7 @@ def test_conversion_without_an_eta_model(tmp_path: Path) -> None:
     systems = {"original": {"method": "original"}, "knnvc": {"method": "knn"}}
     jobs = planned(tmp_path, changed(config, "conversion.systems", systems))
     assert not {"fit_eta", "fit_pca", "plot_umap"} & set(jobs)
-    assert (jobs["convert"], jobs["bundle"], jobs["collect_metrics"]) == (4, 1, 1)
+    assert (jobs["convert"], jobs["bundle"], jobs["collect_metrics"]) == (3, 1, 1)
 
 
 def test_prematched_features_need_their_section(tmp_path: Path) -> None:

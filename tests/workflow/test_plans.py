@@ -303,4 +303,4 @@ def test_listed_pairs_need_no_test_split(tmp_path: Path) -> None:
     config = changed(conversion_config(), "corpora.mini.split.test_fraction", 0)
     config = changed(config, "probe", ...)
     pairs = {"sources": ["s00-000"], "targets": ["s01"]}
-    assert planned(tmp_path, changed(config, "conversion.pairs", pairs))["score_conversion"] == 9
+    assert planned(tmp_path, changed(config, "conversion.pairs", pairs))["score_conversion"] == 8
