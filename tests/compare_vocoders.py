@@ -24,9 +24,12 @@ from etaflow.asr import PocketSphinx
 from etaflow.audio import read_audio, write_audio
 from etaflow.corpora.mini import grammar_jsgf
 from etaflow.evaluation.quality import load_dnsmos, mel_distance
+from etaflow.fetching import fetch_model
 from etaflow.manifest import read_manifest
 from etaflow.metrics import word_errors
-from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter
+from etaflow.pitch import track_pitch
+from etaflow.speaker import load_speaker_encoder
+from etaflow.store import FeatureMeta, FeatureStore, FeatureWriter, unit_rows
 from etaflow.training.trainer import average_of
 from etaflow.vocoder import Generator, log_mel, read_config
 from etaflow.vocoder.discriminator import DiscriminatorConfig
@@ -129,10 +132,28 @@ def fit(variant: dict[str, Any], store: FeatureStore, table: Any, seconds: float
     return averaged.module.eval().remove_weight_norm(), {"steps": steps, "joined": joined}
 
 
+def similarity(made: list[np.ndarray], real: list[np.ndarray]) -> float:
+    """The mean cosine of Resemblyzer's embeddings of copies and recordings."""
+    entry = {"source": "package", "architecture": "resemblyzer"}
+    with tempfile.TemporaryDirectory() as folder:
+        fetch_model("resemblyzer", entry, folder)
+        encoder = load_speaker_encoder(Path(folder), torch.device("cpu"))
+    pairs = unit_rows(encoder.embed(made)), unit_rows(encoder.embed(real))
+    return float((pairs[0] * pairs[1]).sum(axis=1).mean())
+
+
+def wrong_pitch(made: np.ndarray, real: np.ndarray) -> float:
+    """How many of the frames that are voiced in both are more than a semitone off: 0 to 1."""
+    both = torch.from_numpy(np.stack([made, real]))
+    pitch, voiced = track_pitch(both, len(made) // 320, 16_000)
+    wrong = (pitch[0] / pitch[1]).log2().abs() > 1 / 12
+    return float(wrong[voiced.all(dim=0)].float().mean())
+
+
 def judge(generator: Generator | None, store: FeatureStore, table: Any, folder: Path) -> Any:
     test = table.query("split == 'test'")
     chosen = test.iloc[np.linspace(0, len(test) - 1, JUDGED).astype(int)]
-    dnsmos, made, mels, taken, length = load_dnsmos(), [], [], 0.0, 0
+    dnsmos, made, real, mels, taken, length = load_dnsmos(), [], [], [], 0.0, 0
     for name, path in zip(chosen["utterance_id"], chosen["path"], strict=True):
         recording = read_audio(path)
         features = torch.from_numpy(store.read(name))
@@ -141,6 +162,7 @@ def judge(generator: Generator | None, store: FeatureStore, table: Any, folder: 
         sound = recording if generator is None else generator.synthesise(features).numpy()
         taken, length = taken + time.process_time() - start, length + len(sound)
         made.append(sound)
+        real.append(recording)
         mels.append(mel_distance(sound, recording))
         write_audio(folder / f"{name}.wav", sound)
     heard = PocketSphinx(grammar_jsgf()).transcribe(made)
@@ -148,6 +170,8 @@ def judge(generator: Generator | None, store: FeatureStore, table: Any, folder: 
     return {
         "mel_distance": round(float(np.mean(mels)), 3),
         "wer": round(100 * errors[:, 0].sum() / errors[:, 1].sum(), 1),
+        "similarity": round(similarity(made, real), 3),
+        "pitch_error": round(float(np.mean([*map(wrong_pitch, made, real)])), 2),
         "dnsmos": round(float(np.mean([dnsmos(sound) for sound in made])), 2),
         "rtf": round(taken / (length / 16_000), 4),
     }

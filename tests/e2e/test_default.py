@@ -67,7 +67,16 @@ def test_conversions_can_be_understood_and_go_to_the_target(metrics: pd.DataFram
     assert value["copy-synthesis", "wer"] < value["original", "wer"] + 15
     assert value["knnvc-eta", "wer"] < 40
     assert value["mklvc", "wer"] < 30
-    assert value["mklvc", "similarity_target"] > value["mklvc", "similarity_source"]
+    for system in ("knnvc-eta", "mklvc"):
+        assert value[system, "similarity_target"] > value[system, "similarity_source"] + 0.05
+        assert value[system, "nearer_target"] > 70
+        assert value[system, "dnsmos"] > value["copy-synthesis", "dnsmos"] - 0.5
+
+
+def test_eta_tells_less_of_the_speaker(run: Path) -> None:
+    probe = read_table(run / "results/default/eta/mini/probe.tsv", ("accuracy",))
+    of_frames = probe[probe["unit"] == "frame"].set_index(["probe", "features"])["accuracy"]
+    assert of_frames["speaker", "eta"] < of_frames["speaker", "raw"]
 
 
 def test_the_vocoder_goes_on_from_the_one_of_the_package(run: Path) -> None:
