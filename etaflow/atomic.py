@@ -37,6 +37,16 @@ def _note_full_disk(error: BaseException, path: Path) -> None:
             )
 
 
+# What a new file may be, as the user's umask says; it can be read by setting it alone.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
+def _share(path: Path) -> None:
+    """Let others read a file as they may any: safetensors writes files for their owner alone."""
+    path.chmod(path.stat().st_mode | (0o666 & ~_UMASK))
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -48,6 +58,7 @@ def _flush(path: Path) -> None:
 def replace_with_part(path: Path) -> None:
     """Make the finished `part_path(path)` durable and give it its name."""
     part = part_path(path)
+    _share(part)
     _flush(part)
     os.replace(part, path)
 
@@ -79,6 +90,9 @@ def atomic_directory(path: str | Path, resume: bool = False) -> Iterator[Path]:
     part.mkdir(exist_ok=True)
     try:
         yield part
+        for file in part.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                _share(file)
         if path.exists():
             shutil.rmtree(path)
         os.replace(part, path)

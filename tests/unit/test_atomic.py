@@ -1,7 +1,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from etaflow.atomic import atomic_directory, atomic_file, write_json
 
@@ -32,6 +34,20 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
         (part / "two").write_text("2")
     assert [file.name for file in tmp_path.iterdir()] == ["d"]
     assert [file.name for file in (tmp_path / "d").iterdir()] == ["two"]
+
+
+def test_files_of_their_owner_alone_become_ordinary_ones(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").touch()
+    ordinary = (tmp_path / "ordinary").stat().st_mode
+    with atomic_file(tmp_path / "file") as part:
+        part.touch(0o600)
+    with atomic_directory(tmp_path / "folder") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "program").touch(0o700)
+        save_file({"x": np.zeros(2)}, folder / "weights.safetensors")
+    assert (tmp_path / "file").stat().st_mode == ordinary
+    assert (tmp_path / "folder/weights.safetensors").stat().st_mode == ordinary
+    assert (tmp_path / "folder/inner/program").stat().st_mode == ordinary | 0o100
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
