@@ -63,11 +63,13 @@ def speakers_config() -> dict[str, Any]:
 
 
 def separation_config() -> dict[str, Any]:
-    """What the embedded default has on separation, with as many steps."""
+    """What the embedded default has on separation, in more steps, so that tuning tells."""
     config = untrained_config()
     kept = ("seed", "corpora", "mixtures", "separators", "separation")
     config = {"run": "separation", "models": {}} | {key: config[key] for key in kept}
     del config["corpora"]["mini"]
+    for name, steps in (("sepformer", 1200), ("sepformer-tuned", 400)):
+        config["separators"][name]["steps"] = steps
     return config
 
 
