@@ -61,9 +61,9 @@ def main(
     config: Annotated[
         str,
         typer.Option(
-            help="JSON: {network, crop_seconds, masked, seen_weight, pitch_weight, overlaid, "
-            "batch_size, steps, learning_rate, weight_decay, schedule, precision, ema, clip_norm, "
-            "validate_every, validation, seed}"
+            help="JSON: {network, crop_seconds, masked, seen_weight, pitch_weight, "
+            "spectrum_weight, overlaid, batch_size, steps, learning_rate, weight_decay, schedule, "
+            "precision, ema, clip_norm, validate_every, validation, seed}"
         ),
     ],
     manifests: Annotated[
@@ -128,6 +128,7 @@ def main(
         masked=settings["masked"],
         seen_weight=settings["seen_weight"],
         pitch_weight=settings["pitch_weight"],
+        spectrum_weight=settings["spectrum_weight"],
         learning_rate=settings["learning_rate"],
         schedule=schedule_of(settings["schedule"], settings["steps"]),
         weight_decay=settings["weight_decay"],

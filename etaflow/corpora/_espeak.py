@@ -36,6 +36,7 @@ class Speech:
     rate: int  # words a minute, 80 to 450
     pitch: int  # 0 to 99, 50 is the voice's own
     pitch_range: int  # 0 (monotone) to 99, 50 is the voice's own
+    speed: float = 1.0  # that it is played at: formants, pitch and rate are as much higher
     path: str = ""  # of the WAV file
 
 
@@ -75,7 +76,9 @@ def speak(speeches: list[Speech]) -> None:
         _check(status, f"speaking {speech.text!r}")
         _check(espeak.espeak_Synchronize(), f"speaking {speech.text!r}")
         with wave.open(speech.path, "wb") as file:
-            file.setparams((1, 2, sample_rate, 0, "NONE", ""))
+            # Rates without a common divisor take long to resample.
+            played = 50 * round(sample_rate * speech.speed / 50)
+            file.setparams((1, 2, played, 0, "NONE", ""))
             file.writeframes(b"".join(blocks))
 
 

@@ -48,13 +48,18 @@ ROUND = MEN + 4 * WOMEN
 # The numbers of pitches and of rates have no common divisor: a variant meets every pair.
 PITCHES = range(10, 91, 5)
 RATES = range(120, 181, 5)
+# Played faster or slower than spoken, a variant is another throat. The first round is as spoken.
+SPEEDS = (0.82, 0.88, 0.94, 1.06, 1.12, 1.2)
 MAX_SPEAKERS = len(PITCHES) * len(RATES) // 4 * len(ROUND)
 SESSION = "0"
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who speaks what, and how; see `_espeak.Speech` for the units."""
+    """Who speaks what, and how; see `_espeak.Speech` for the units.
+
+    The rate is that of the recording, the pitch that before it is played at another speed.
+    """
 
     speaker_id: str
     language: str
@@ -62,6 +67,7 @@ class Speaker:
     rate: int
     pitch: int
     pitch_range: int
+    speed: float
 
 
 def _shuffled(values: range | tuple[str, ...], name: str) -> list[Any]:
@@ -86,6 +92,7 @@ def draw_speaker(number: int, languages: list[str], seed: int) -> Speaker:
         rate=_shuffled(RATES, f"{seed}/{variant}/rate")[before % len(RATES)],
         pitch=_shuffled(PITCHES, f"{seed}/{variant}/pitch")[before % len(PITCHES)],
         pitch_range=random.Random(f"{seed}/{number}").randrange(30, 71),
+        speed=random.Random(f"{seed}/{number}/speed").choice(SPEEDS) if turn else 1.0,
     )
 
 
@@ -105,9 +112,10 @@ def _plan(speaker: Speaker, count: int, seed: int) -> list[Utterance]:
         speech = Speech(
             text=text + source.choice((".", ".", "?", "!")),
             voice=f"{LANGUAGES[speaker.language].voice}+{speaker.variant}",
-            rate=speaker.rate,
+            rate=round(speaker.rate / speaker.speed),
             pitch=speaker.pitch,
             pitch_range=speaker.pitch_range,
+            speed=speaker.speed,
         )
         plan.append(Utterance(recording, speech))
     return plan

@@ -2,18 +2,22 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import espeakng_loader
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from etaflow.audio import check_audio, read_audio
 from etaflow.corpora import CorpusError, build_manifest, espeak, fetch, mini, recordings
-from etaflow.corpora.espeak import MAX_SPEAKERS, ROUND, draw_speaker
+from etaflow.corpora.espeak import MAX_SPEAKERS, ROUND, SPEEDS, draw_speaker
 from etaflow.corpora.pseudowords import FREQUENT, LANGUAGES, english_words, sentences
 from etaflow.fetching import fetch_model
+from etaflow.pitch import track_pitch
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import unit_rows
 from tests.unit.test_corpora_mini import contents
@@ -79,6 +83,30 @@ def test_speakers_differ_from_each_other_and_from_those_of_mini() -> None:
     assert Counter(who.variant for who in speakers[: len(ROUND)]) == Counter(ROUND)
     assert not set(ROUND) & {who.variant for who in mini.SPEAKERS}
     assert draw_speaker(7, ["de"], 1) != draw_speaker(7, ["de"], 0)
+    assert {who.speed for who in speakers[: len(ROUND)]} == {1.0}
+    assert {who.speed for who in speakers[len(ROUND) :]} == set(SPEEDS)
+
+
+def test_a_recording_played_faster_has_higher_formants_and_pitch_and_lasts_as_long(
+    tmp_path: Path,
+) -> None:
+    who = replace(draw_speaker(0, ["en-us"], 0), pitch_range=0)
+    lengths, pitches, centroids = [], [], []
+    for speed in (1.0, 1.2):
+        plan = espeak._plan(replace(who, speed=speed), 1, 0)
+        espeak.synthesis.synthesise(tmp_path / str(speed), {who.speaker_id: plan})
+        (path,) = (tmp_path / str(speed)).glob("*/*.wav")
+        waveform = read_audio(path)
+        frames = len(waveform) // 320
+        pitch, voiced = track_pitch(torch.from_numpy(waveform)[None], frames, 16_000)
+        spectrum = np.abs(np.fft.rfft(waveform))
+        centre = (spectrum * np.arange(len(spectrum))).sum() / spectrum.sum()
+        lengths.append(len(waveform))
+        pitches.append(float(pitch[voiced].median()))
+        centroids.append(centre / len(waveform))
+    assert lengths[1] / lengths[0] == pytest.approx(1, abs=0.1)
+    assert pitches[1] / pitches[0] == pytest.approx(1.2, abs=0.05)
+    assert centroids[1] / centroids[0] > 1.05
 
 
 def test_every_variant_is_one_of_espeak_and_every_language_speaks(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ CONFIG: dict[str, Any] = {
     "masked": 0.65,
     "seen_weight": 0.5,
     "pitch_weight": 0.5,
+    "spectrum_weight": 0.5,
     "overlaid": {"speech": 0.2, "noise": 0.2},
     "batch_size": 4,
     "steps": 4,
@@ -103,7 +104,8 @@ def test_two_iterations(tmp_path: Path) -> None:
         *("train/loss", "train/accuracy", "train/seen_loss", "train/seen_accuracy"),
         "train/network_gradient_norm",
         "train/pitch_loss",
-        *("valid/loss", "valid/accuracy", "valid/pitch_error"),
+        "train/spectrum_loss",
+        *("valid/loss", "valid/accuracy", "valid/pitch_error", "valid/spectrum_error"),
     }
     assert not (tmp_path / "first-work").exists()
     info, _ = read_model_info(first)

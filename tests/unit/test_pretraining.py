@@ -21,7 +21,7 @@ from etaflow.ssl.pretraining.codes import (
     nearest_codes,
     standardised,
 )
-from etaflow.ssl.pretraining.crops import IGNORED, Crops, coloured_noise
+from etaflow.ssl.pretraining.crops import BANDS, IGNORED, Crops, coloured_noise
 from etaflow.ssl.pretraining.measures import neighbour_error, phone_information
 from etaflow.ssl.pretraining.network import PretrainingNetwork, new_wavlm, save_encoder
 from etaflow.ssl.pretraining.task import (
@@ -31,6 +31,7 @@ from etaflow.ssl.pretraining.task import (
     draw_mask,
     judge,
     pitch_error,
+    spectrum_error,
 )
 from tests.pitch_tools import buzz
 
@@ -226,10 +227,11 @@ def test_only_the_frames_asked_for_are_judged_and_no_padding() -> None:
     assert (float(loss), float(accuracy)) == pytest.approx((np.log(1 + np.exp(5)), 0.0))
 
 
-@pytest.mark.parametrize(("weight", "pitch_weight"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.3)])
-def test_seen_frames_and_their_pitch_are_learnt_by_their_weights(
-    weight: float, pitch_weight: float
+@pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.5, 0.3, 0.2)])
+def test_seen_frames_their_pitch_and_spectrum_are_learnt_by_their_weights(
+    weights: tuple[float, float, float],
 ) -> None:
+    weight, pitch_weight, spectrum_weight = weights
     torch.manual_seed(0)
     network = PretrainingNetwork(new_wavlm(SIZES), clusters=7)
     crops = Crops(
@@ -240,16 +242,16 @@ def test_seen_frames_and_their_pitch_are_learnt_by_their_weights(
         {"speech": 0.0, "noise": 0.0},
     )
     validation = Validation(crops, {}, {}, seed=0)
-    weights = (weight, pitch_weight)
     task = PretrainingTask(network, crops, validation, 2, 0.65, *weights, 1e-3, lambda step: 1.0)
     items = [crops[0, (0, seed)] for seed in range(2)]
     batch = torch.utils.data.default_collate(items)
     torch.manual_seed(1)
-    heard = batch["voiced"] & ~draw_mask((2, 20), 0.65)
+    seen_frames = ~draw_mask((2, 20), 0.65)
+    heard = batch["voiced"] & seen_frames
     assert heard.any()
     with torch.no_grad():
         torch.manual_seed(1)
-        pitches = network(batch["waveform"], draw_mask((2, 20), 0.65))[1]
+        _, pitches, spectra = network(batch["waveform"], draw_mask((2, 20), 0.65))
     torch.manual_seed(1)
     minimised = []
 
@@ -262,9 +264,37 @@ def test_seen_frames_and_their_pitch_are_learnt_by_their_weights(
     seen = losses["seen_loss"].item() if weight else 0.0
     assert ("seen_loss" in losses) == (weight > 0)
     assert ("pitch_loss" in losses) == (pitch_weight > 0)
+    assert ("spectrum_loss" in losses) == (spectrum_weight > 0)
+    spectrum = (spectra - batch["spectrum"])[seen_frames].abs().mean().item()
     pitch = pitch_loss(pitches, batch["pitch"], heard).item()
     expected = losses["loss"].item() + weight * seen + pitch_weight * pitch
+    expected += spectrum_weight * spectrum
     assert minimised == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_the_spectrum_of_a_crop_is_that_of_its_clean_frames() -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(320 * 30 + 80) / 16_000).astype(np.float32)
+    tone[: 320 * 10] *= 0.01
+    codes, noisy = {"a": np.arange(30, dtype=np.int16)}, {"speech": 0.0, "noise": 1.0}
+    item = Crops(codes, Recordings({"a": tone}), ["a"], 40, noisy)[0, (0, 0)]
+    spectrum = item["spectrum"]
+    assert spectrum.shape == (40, BANDS)
+    floor = float(np.log(0.1))
+    assert spectrum[31:].numpy() == pytest.approx(floor)  # padding: silence
+    # Bands are even on the mel scale from 20 Hz to 8 kHz; 1 kHz is at 1000 mel of Kaldi's.
+    mels = 1127 * np.log1p(np.array([20, 1000, 8000]) / 700)
+    band = (mels[1] - mels[0]) / (mels[2] - mels[0]) * (BANDS + 1) - 1
+    assert set(spectrum[:30].argmax(dim=1).tolist()) == {round(band)}
+    loud, quiet = spectrum[15, round(band)], spectrum[5, round(band)]
+    assert float(loud - quiet) == pytest.approx(2 * np.log(100), abs=0.1)
+
+
+def test_a_spectrum_is_wrong_by_what_its_bands_are_off_on_the_average() -> None:
+    spectra, targets = torch.zeros(1, 3, BANDS), torch.zeros(1, 3, BANDS)
+    targets[0, 0], targets[0, 1, :8], targets[0, 2] = 2.0, -5.0, 99.0
+    asked = torch.tensor([[True, True, False]])
+    assert spectrum_error(spectra, targets, asked) == pytest.approx((2 + 5 * 8 / BANDS) / 2)
+    assert spectrum_error(spectra, targets, torch.zeros_like(asked)) == 0
 
 
 def test_the_pitch_of_a_crop_is_that_of_its_frames() -> None:
@@ -337,9 +367,10 @@ def test_scores_of_masked_frames_do_not_depend_on_what_is_masked() -> None:
     # Frames 11 to 18 see samples of masked frames alone.
     waveforms[1, 320 * 12 : 320 * 18] = torch.from_numpy(noise(320 * 6, 1))
     with torch.no_grad():
-        scores, pitches = network(waveforms, masked)
-        seen, _ = network(waveforms, torch.zeros_like(masked))
+        scores, pitches, spectra = network(waveforms, masked)
+        seen, *_ = network(waveforms, torch.zeros_like(masked))
     assert (scores.shape, pitches.shape) == ((2, 30, 7), (2, 30, BINS))
+    assert spectra.shape == (2, 30, BANDS)
     torch.testing.assert_close(scores[0], scores[1])
     assert (seen[0] - seen[1]).abs().max() > 0.01
 

@@ -28,7 +28,7 @@ def test_the_bundle_is_trained_from_nothing(tmp_path: Path, config: dict[str, An
     jobs = planned(tmp_path, config, "results/pretrain/bundle/config.json")
     assert not {"fetch_model", "import_vocoder"} & set(jobs)
     counts = {name: jobs[name] for name in ("cluster_frames", "pretrain_ssl", "train_vocoder")}
-    assert counts == {"cluster_frames": 3, "pretrain_ssl": 3, "train_vocoder": 1}
+    assert counts == {"cluster_frames": 2, "pretrain_ssl": 2, "train_vocoder": 1}
     assert jobs["train_speaker_encoder"] == 1
     shards = sum(corpus["shards"] for corpus in config["corpora"].values())
     assert (jobs["dump_features"], jobs["prematch"]) == (shards, shards)

@@ -1,4 +1,4 @@
-"""Training items: crops of utterances, partly overlaid, with codes and pitch of what is clean."""
+"""Training items: crops of utterances, partly overlaid, and what their clean frames are like."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
+from torchaudio.compliance import kaldi
 
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.pitch import track_pitch
+from etaflow.ssl.pretraining.codes import HOP_MS, WINDOW_MS
 from etaflow.waveforms import Waveforms
 
 HOP, FIELD = 320, 400  # samples, of WavLM
 IGNORED = -100  # the code of a frame that is padding: cross entropy leaves it out
 # As in WavLM's pretraining: how far below the speech what is mixed in lies, dB.
 SPEECH_RATIO, NOISE_RATIO = (-5.0, 5.0), (-5.0, 20.0)
+BANDS = 40  # of the spectrum: its envelope more than its harmonics
+QUIET = 0.1  # added to energies of a waveform of unit variance: 30 to 40 dB below those of noise
 STEEPEST = 2.0  # noise between white (0) and brown (2) in the exponent of its falling power
 
 
@@ -28,11 +32,30 @@ def coloured_noise(num_samples: int, generator: np.random.Generator) -> Waveform
     return np.asarray(noise / np.sqrt(np.mean(noise**2) + 1e-12), np.float32)
 
 
+def log_energies(waveform: torch.Tensor) -> torch.Tensor:
+    """Natural logarithms of energies (frames, BANDS) in mel bands, of (1, T) at 16 kHz.
+
+    There are as many frames as WavLM makes, floor((T - 400) / 320) + 1.
+    """
+    energies = kaldi.fbank(
+        waveform,
+        sample_frequency=SAMPLE_RATE,
+        frame_length=WINDOW_MS,
+        frame_shift=HOP_MS,
+        num_mel_bins=BANDS,
+        dither=0.0,
+        preemphasis_coefficient=0.0,
+        use_log_fbank=False,
+    )
+    return (energies + QUIET).log()
+
+
 class Crops(Dataset[dict[str, Any]]):
     """Crops of utterances, as pure functions of what is asked for.
 
     Each utterance is brought to zero mean and unit variance. A part of a crop is overlaid (WavLM's
-    denoising, arXiv 2110.13900, section III-B), while codes and pitch stay those of the utterance.
+    denoising, arXiv 2110.13900, section III-B), while codes, pitch and spectrum stay those of the
+    utterance.
     """
 
     def __init__(
@@ -91,8 +114,9 @@ class Crops(Dataset[dict[str, Any]]):
 
         Returns:
             `utterance_id`; `waveform` (320 num_frames + 80,) float32, with what lies over it; its
-            `codes` (num_frames,) int64; and its `pitch`, Hz, and whether it is `voiced`, both
-            (num_frames,), of `track_pitch`.
+            `codes` (num_frames,) int64; its `pitch`, Hz, and whether it is `voiced`, both
+            (num_frames,), of `track_pitch`; and its `spectrum` (num_frames, BANDS), see
+            `log_energies`.
         """
         index, seed = draw
         generator, name = np.random.default_rng(seed), self.utterance_ids[index]
@@ -116,4 +140,5 @@ class Crops(Dataset[dict[str, Any]]):
             "codes": torch.from_numpy(targets),
             "pitch": pitch[0],
             "voiced": voiced[0],
+            "spectrum": log_energies(torch.from_numpy(padded[1:])),
         }

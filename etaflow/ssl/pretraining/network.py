@@ -1,4 +1,4 @@
-"""A WavLM with heads that tell clusters and pitch, and the folder that is left of it."""
+"""A WavLM with heads that tell clusters, pitch and spectrum, and the folder that is left of it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from etaflow.models import ModelInfo, read_model_info
 from etaflow.pitch import BINS
 from etaflow.ssl.frames import FrameGrid
 from etaflow.ssl.loading import load_model
-from etaflow.ssl.pretraining.crops import FIELD, HOP
+from etaflow.ssl.pretraining.crops import BANDS, FIELD, HOP
 
 # The layout of WavLM-Large: what an utterance gives does not depend on its company in a batch.
 LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -23,7 +23,7 @@ DROPOUTS = ("hidden", "activation", "attention", "feat_proj", "final")
 
 
 class PretrainingNetwork(nn.Module):
-    """Waveforms to scores of clusters and of pitch, through masked frames."""
+    """Waveforms to scores of clusters and of pitch, and spectra, through masked frames."""
 
     def __init__(self, wavlm: WavLMModel, clusters: int) -> None:
         """Draw the heads from PyTorch's global generator.
@@ -41,17 +41,19 @@ class PretrainingNetwork(nn.Module):
         self.wavlm = wavlm
         self.head = nn.Linear(wavlm.config.hidden_size, clusters)
         self.pitch = nn.Linear(wavlm.config.hidden_size, BINS)
+        self.spectrum = nn.Linear(wavlm.config.hidden_size, BANDS)
 
     def forward(
         self, waveforms: torch.Tensor, masked: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tell the clusters and the pitch of waveforms (B, 320 T + 80) with masked frames (B, T).
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tell what waveforms (B, 320 T + 80) are of, with masked frames (B, T).
 
         Returns:
-            Scores (B, T, K) of clusters, and (B, T, BINS) of the bins of `etaflow.pitch`.
+            Scores (B, T, K) of clusters, and (B, T, BINS) of the bins of `etaflow.pitch`; and the
+            spectrum (B, T, BANDS), see `log_energies`.
         """
         hidden = self.wavlm(waveforms, mask_time_indices=masked).last_hidden_state
-        return self.head(hidden), self.pitch(hidden)
+        return self.head(hidden), self.pitch(hidden), self.spectrum(hidden)
 
     def layers(self, waveform: torch.Tensor) -> list[torch.Tensor]:
         """The output (T, D) of each block for one waveform (1, S), nothing of it masked."""

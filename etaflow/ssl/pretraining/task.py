@@ -60,6 +60,14 @@ def pitch_error(scores: torch.Tensor, pitch: torch.Tensor, voiced: torch.Tensor)
     return (wrong & voiced).sum() / voiced.sum().clamp(min=1)
 
 
+def spectrum_error(
+    spectra: torch.Tensor, targets: torch.Tensor, asked: torch.Tensor
+) -> torch.Tensor:
+    """The mean absolute difference of spectra (B, T, BANDS) over the frames asked for (B, T)."""
+    errors = (spectra.float() - targets).abs().mean(dim=2)
+    return (errors * asked).sum() / asked.sum().clamp(min=1)
+
+
 @dataclass(frozen=True)
 class Validation:
     """What a network is measured on, of speakers that it does not train on.
@@ -92,6 +100,7 @@ class PretrainingTask:
         masked: float,
         seen_weight: float,
         pitch_weight: float,
+        spectrum_weight: float,
         learning_rate: float,
         schedule: Callable[[int], float],
         weight_decay: float = 0.01,
@@ -107,6 +116,7 @@ class PretrainingTask:
             seen_weight: of the loss of frames that are not masked, HuBERT's 1 - alpha over alpha (0
                 there in the end): they are learnt sooner.
             pitch_weight: of the loss of the pitch of frames that are voiced and not masked.
+            spectrum_weight: of the mean absolute error of the spectra of frames not masked.
             learning_rate: of AdamW.
             schedule: the factor on it in each step.
             weight_decay: of AdamW, for matrices.
@@ -125,18 +135,19 @@ class PretrainingTask:
         self.dataset, self.batch_size = crops, batch_size
         self._masked, self._schedule, self._validation = masked, schedule, validation
         self._seen_weight, self._pitch_weight = seen_weight, pitch_weight
+        self._spectrum_weight = spectrum_weight
 
     def training_step(
         self, batch: dict[str, Any], step: int, trainer: Any
     ) -> dict[str, torch.Tensor]:
         """One update by the cross entropy of the masked frames, and, weighted, of the others.
 
-        Of these that of the pitch is added, weighted.
+        Of these those of pitch and spectrum are added, weighted.
         """
         set_rates(self.optimizers["network"], self._schedule(step))
         codes = batch["codes"]
         masked = draw_mask(tuple(codes.shape), self._masked).to(codes.device)
-        scores, pitches = self.modules["network"](batch["waveform"], masked)
+        scores, pitches, spectra = self.modules["network"](batch["waveform"], masked)
         loss, accuracy = judge(scores, codes, masked)
         losses = {"loss": loss, "accuracy": accuracy}
         if self._seen_weight:
@@ -146,13 +157,17 @@ class PretrainingTask:
             heard = batch["voiced"] & ~masked
             losses["pitch_loss"] = pitch_loss(pitches.float(), batch["pitch"], heard)
             loss = loss + self._pitch_weight * losses["pitch_loss"]
+        if self._spectrum_weight:
+            heard = ~masked & (codes != IGNORED)
+            losses["spectrum_loss"] = spectrum_error(spectra, batch["spectrum"], heard)
+            loss = loss + self._spectrum_weight * losses["spectrum_loss"]
         trainer.update("network", loss)
         return losses
 
     def validate(
         self, model: nn.Module, device: torch.device
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """`loss`, `accuracy` and `pitch_error` under fixed masks, and what layers tell of phones.
+        """`loss`, `accuracy`, `pitch_error` and `spectrum_error` under fixed masks, and of phones.
 
         `phone_information_lN` and `neighbour_error_lN`, see `measures`, are of layer N, if there
         are utterances with phones.
@@ -164,18 +179,21 @@ class PretrainingTask:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._validation.seed + start)
                 masked = draw_mask((len(items), crops.num_frames), self._masked)
-            waveforms, codes, pitch, voiced = (
+            waveforms, codes, pitch, voiced, spectrum = (
                 torch.stack([item[key] for item in items]).to(device)
-                for key in ("waveform", "codes", "pitch", "voiced")
+                for key in ("waveform", "codes", "pitch", "voiced", "spectrum")
             )
             masked = masked.to(device)
-            scores, pitches = model(waveforms, masked)
-            error = pitch_error(pitches, pitch, voiced & ~masked)
-            found.append((*map(float, (*judge(scores, codes, masked), error)), len(items)))
+            scores, pitches, spectra = model(waveforms, masked)
+            errors = (
+                pitch_error(pitches, pitch, voiced & ~masked),
+                spectrum_error(spectra, spectrum, ~masked & (codes != IGNORED)),
+            )
+            found.append((*map(float, (*judge(scores, codes, masked), *errors)), len(items)))
         shares = [count / len(crops) for *_, count in found]
         metrics = {
             name: sum(share * row[place] for share, row in zip(shares, found, strict=True))
-            for place, name in enumerate(("loss", "accuracy", "pitch_error"))
+            for place, name in enumerate(("loss", "accuracy", "pitch_error", "spectrum_error"))
         }
         return metrics | self._phone_measures(model, device), {}
 
