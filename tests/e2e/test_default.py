@@ -20,7 +20,7 @@ def default_config() -> dict[str, Any]:
     config = load_config() | {"run": "default", "bundle": {"vocoder": "tuned", "eta": "mini"}}
     for section in OTHERS:
         del config[section]
-    del config["corpora"]["mini-voices"], config["conversion"]["references"]
+    del config["conversion"]["references"]
     config["corpora"]["mini"] |= {"sentences": 12, "shards": 1}
     config["ssl"]["wavlm-mini"]["together"] = []
     config["vocoder"]["tuned"] |= {"steps": 6, "validate_every": 3}
@@ -61,7 +61,7 @@ def test_no_number_rests_on_untrained_weights(run: Path, metrics: pd.DataFrame) 
     assert heard == {
         "ssl": all_of_them,
         "speaker": all_of_them,
-        "eta": ["mini"],
+        "eta": ["mini-voices"],
         "vocoder": sorted(["mini", *all_of_them]),
     }
 
