@@ -204,9 +204,9 @@ def test_a_training_is_named_by_what_its_result_depends_on(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("together", "jobs"),
     [
-        ([3, 1, 4], {"dump_features__mini__wavlm-tiny": 4}),  # 1 and 3; nothing asks for 4
-        ([1, 2], {"dump_features": 8}),
-        ([13, 30], {"dump_features": 8}),
+        ([3, 1, 4], {"dump_features__mini__wavlm-tiny": 2}),  # 1 and 3; nothing asks for 4
+        ([1, 2], {"dump_features": 4}),
+        ([13, 30], {"dump_features": 4}),
     ],
 )
 def test_layers_together_are_one_job_and_the_others_their_own(
