@@ -158,8 +158,8 @@ class PretrainingTask:
             losses["pitch_loss"] = pitch_loss(pitches.float(), batch["pitch"], heard)
             loss = loss + self._pitch_weight * losses["pitch_loss"]
         if self._spectrum_weight:
-            heard = ~masked & (codes != IGNORED)
-            losses["spectrum_loss"] = spectrum_error(spectra, batch["spectrum"], heard)
+            spoken = ~masked & (codes != IGNORED)
+            losses["spectrum_loss"] = spectrum_error(spectra, batch["spectrum"], spoken)
             loss = loss + self._spectrum_weight * losses["spectrum_loss"]
         trainer.update("network", loss)
         return losses
@@ -167,10 +167,11 @@ class PretrainingTask:
     def validate(
         self, model: nn.Module, device: torch.device
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """`loss`, `accuracy`, `pitch_error` and `spectrum_error` under fixed masks, and of phones.
+        """What is measured on the validation speakers, under fixed masks.
 
-        `phone_information_lN` and `neighbour_error_lN`, see `measures`, are of layer N, if there
-        are utterances with phones.
+        `loss` and `accuracy` are of masked frames, `pitch_error` and `spectrum_error` of the
+        others. `phone_information_lN` and `neighbour_error_lN`, see `measures`, are what layer N
+        tells of phones, if there are utterances with phones.
         """
         crops, found = self._validation.crops, []
         for start in range(0, len(crops), self.batch_size):
