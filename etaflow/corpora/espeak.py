@@ -13,7 +13,7 @@ from etaflow.corpora import synthesis
 from etaflow.corpora._espeak import Speech
 from etaflow.corpora.base import CorpusError, Recording
 from etaflow.corpora.pseudowords import LANGUAGES, is_english, sentences
-from etaflow.corpora.synthesis import Utterance
+from etaflow.corpora.synthesis import OCTAVES, Utterance
 
 # The variants of eSpeak NG that no speaker of `mini` uses, without whispers, croaks, echoes and
 # robots (Demonic, RicishayMax3, UniRobot, anikaRobot, announcer, croak, robosoft to robosoft8,
@@ -50,6 +50,9 @@ PITCHES = range(10, 91, 5)
 RATES = range(120, 181, 5)
 # Played faster or slower than spoken, a variant is another throat. The first round is as spoken.
 SPEEDS = (0.82, 0.88, 0.94, 1.06, 1.12, 1.2)
+# And through an equaliser of its own, another voice and microphone: dB an octave, either way, and
+# the standard deviation of each octave's own gain, dB.
+TILT, UNEVENNESS = 3.0, 4.0
 MAX_SPEAKERS = len(PITCHES) * len(RATES) // 4 * len(ROUND)
 SESSION = "0"
 
@@ -58,7 +61,8 @@ SESSION = "0"
 class Speaker:
     """Who speaks what, and how; see `_espeak.Speech` for the units.
 
-    The rate is that of the recording, the pitch that before it is played at another speed.
+    The rate is that of the recording, the pitch that before it is played at another speed. The
+    gains are those of `synthesis.equalise`.
     """
 
     speaker_id: str
@@ -68,10 +72,19 @@ class Speaker:
     pitch: int
     pitch_range: int
     speed: float
+    gains: tuple[float, ...]
 
 
 def _shuffled(values: range | tuple[str, ...], name: str) -> list[Any]:
     return random.Random(name).sample(values, len(values))
+
+
+def _draw_gains(source: random.Random) -> tuple[float, ...]:
+    tilt, middle = source.uniform(-TILT, TILT), (len(OCTAVES) - 1) / 2
+    return tuple(
+        round(tilt * (octave - middle) + source.gauss(0, UNEVENNESS), 1)
+        for octave in range(len(OCTAVES))
+    )
 
 
 def draw_speaker(number: int, languages: list[str], seed: int) -> Speaker:
@@ -93,6 +106,7 @@ def draw_speaker(number: int, languages: list[str], seed: int) -> Speaker:
         pitch=_shuffled(PITCHES, f"{seed}/{variant}/pitch")[before % len(PITCHES)],
         pitch_range=random.Random(f"{seed}/{number}").randrange(30, 71),
         speed=random.Random(f"{seed}/{number}/speed").choice(SPEEDS) if turn else 1.0,
+        gains=_draw_gains(random.Random(f"{seed}/{number}/gains")) if turn else (),
     )
 
 
@@ -117,7 +131,7 @@ def _plan(speaker: Speaker, count: int, seed: int) -> list[Utterance]:
             pitch_range=speaker.pitch_range,
             speed=speaker.speed,
         )
-        plan.append(Utterance(recording, speech))
+        plan.append(Utterance(recording, speech, speaker.gains))
     return plan
 
 

@@ -10,16 +10,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from etaflow.atomic import atomic_directory
-from etaflow.audio import read_audio, write_audio
+from etaflow.audio import SAMPLE_RATE, Waveform, read_audio, write_audio
 from etaflow.corpora import _espeak
 from etaflow.corpora.base import CorpusError, Listing, Recording
 from etaflow.manifest import read_table, write_table
 from etaflow.progress import progress
 
 TABLE = "recordings.tsv"
+OCTAVES = 125.0 * 2.0 ** np.arange(7)  # Hz, up to 8 kHz
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,22 @@ class Utterance:
 
     recording: Recording
     speech: _espeak.Speech  # its path is left open
+    gains: tuple[float, ...] = ()  # of an equaliser, dB at `OCTAVES`; none: as spoken
+
+
+def equalise(waveform: Waveform, gains: Sequence[float]) -> Waveform:
+    """A waveform (T,) at 16 kHz, of the same power, with gains between `OCTAVES` as in a line.
+
+    Args:
+        waveform: within -1 and 1, where the result is as well, at less power if it has to be.
+        gains: dB at each of `OCTAVES`; below the first as there.
+    """
+    frequencies = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
+    octaves = np.log2(np.maximum(frequencies, OCTAVES[0]))
+    levels: npt.NDArray[np.float64] = np.interp(octaves, np.log2(OCTAVES), gains)
+    shaped = np.fft.irfft(np.fft.rfft(waveform) * 10 ** (levels / 20), len(waveform))
+    shaped *= np.sqrt(np.mean(waveform**2) / (np.mean(shaped**2) + 1e-12))
+    return np.asarray(shaped / max(1.0, np.abs(shaped).max()), np.float32)
 
 
 def _record(speaker_id: str, plan: Sequence[Utterance], folder: Path) -> None:
@@ -51,7 +70,8 @@ def _record(speaker_id: str, plan: Sequence[Utterance], folder: Path) -> None:
             )
         for utterance, speech in zip(plan, speeches, strict=True):
             path = folder.joinpath(*utterance.recording.path.parts[1:])
-            write_audio(path, read_audio(speech.path))
+            waveform = read_audio(speech.path)
+            write_audio(path, equalise(waveform, utterance.gains) if utterance.gains else waveform)
 
 
 def synthesise(root: Path, plans: Mapping[str, Sequence[Utterance]], workers: int = 1) -> None:

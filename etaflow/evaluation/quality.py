@@ -40,6 +40,8 @@ def load_dnsmos() -> Callable[[Waveform], float]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     model.onnx_sess = onnxruntime.InferenceSession(quality, options)
     model.p808_onnx_sess = onnxruntime.InferenceSession(opinion, options)
+    # What it makes of P.808's spectrogram is not read, and librosa, which makes it, starts slowly.
+    model.audio_melspec = lambda audio: np.zeros((900, 120))
 
     def judge(waveform: Waveform) -> float:
         peak = float(np.abs(waveform).max(initial=0.0))

@@ -16,6 +16,7 @@ from etaflow.audio import check_audio, read_audio
 from etaflow.corpora import CorpusError, build_manifest, espeak, fetch, mini, recordings
 from etaflow.corpora.espeak import MAX_SPEAKERS, ROUND, SPEEDS, draw_speaker
 from etaflow.corpora.pseudowords import FREQUENT, LANGUAGES, english_words, sentences
+from etaflow.corpora.synthesis import OCTAVES, equalise
 from etaflow.fetching import fetch_model
 from etaflow.pitch import track_pitch
 from etaflow.speaker import load_speaker_encoder
@@ -85,6 +86,13 @@ def test_speakers_differ_from_each_other_and_from_those_of_mini() -> None:
     assert draw_speaker(7, ["de"], 1) != draw_speaker(7, ["de"], 0)
     assert {who.speed for who in speakers[: len(ROUND)]} == {1.0}
     assert {who.speed for who in speakers[len(ROUND) :]} == set(SPEEDS)
+    assert {who.gains for who in speakers[: len(ROUND)]} == {()}
+    gains = np.array([who.gains for who in speakers[len(ROUND) :]])
+    assert len(np.unique(gains, axis=0)) == len(gains)
+    assert abs(gains.mean(axis=0)).max() < 1
+    # Of a uniform tilt, three octaves from the middle, and of the unevenness.
+    assert gains[:, 0].std() == pytest.approx(np.hypot(9 / np.sqrt(3), 4), rel=0.1)
+    assert gains[:, 3].std() == pytest.approx(4, rel=0.1)
 
 
 def test_a_recording_played_faster_has_higher_formants_and_pitch_and_lasts_as_long(
@@ -107,6 +115,28 @@ def test_a_recording_played_faster_has_higher_formants_and_pitch_and_lasts_as_lo
     assert lengths[1] / lengths[0] == pytest.approx(1, abs=0.1)
     assert pitches[1] / pitches[0] == pytest.approx(1.2, abs=0.05)
     assert centroids[1] / centroids[0] > 1.05
+
+
+@pytest.mark.parametrize("octave", range(7))
+def test_an_equaliser_raises_a_tone_of_its_octave_by_its_gain(octave: int) -> None:
+    times = np.arange(16_000) / 16_000
+    frequencies = OCTAVES[[octave, (octave + 3) % 7]] - (0.5, 0.5)  # a half less than Nyquist's
+    tones = 0.1 * np.sin(2 * np.pi * frequencies[:, None] * times)
+    gains = [0.0] * 7
+    gains[octave] = 6.0
+    shaped = equalise(tones.sum(axis=0).astype(np.float32), gains)
+    assert shaped.dtype == np.float32
+    assert np.sqrt(np.mean(shaped**2)) == pytest.approx(0.1, rel=1e-3)
+    raised, kept = abs(tones @ shaped)
+    assert 20 * np.log10(raised / kept) == pytest.approx(6, abs=0.1)
+
+
+def test_an_equaliser_leaves_flat_what_is_flat_and_stays_within_full_scale() -> None:
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, 4001).astype(np.float32)
+    np.testing.assert_allclose(equalise(noise, [3.0] * 7), noise, atol=1e-5)
+    loud = equalise(noise, [20.0] + [-20.0] * 6)
+    assert abs(loud).max() == pytest.approx(1.0)
+    assert not equalise(np.zeros(100, np.float32), [9.0] * 7).any()
 
 
 def test_every_variant_is_one_of_espeak_and_every_language_speaks(tmp_path: Path) -> None:

@@ -129,6 +129,16 @@ def test_mel_distance_is_the_log_ratio_of_levels():
         mel_distance(waveform, waveform[:-1])
 
 
+def test_dnsmos_is_that_of_speechmos():
+    from speechmos import dnsmos
+
+    waveform = np.random.default_rng(0).uniform(-0.1, 0.1, 30_000).astype(np.float32)
+    waveform *= np.sin(np.arange(30_000) / 900) ** 2
+    assert load_dnsmos()(waveform) == pytest.approx(
+        dnsmos.run(waveform, 16_000)["ovrl_mos"], abs=1e-4
+    )
+
+
 def test_dnsmos_takes_loud_waveforms_and_dislikes_noise():
     judge = load_dnsmos()
     loud = noise(0, seconds=9.1) * 20

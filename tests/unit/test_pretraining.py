@@ -1,6 +1,7 @@
 """Masked prediction of clusters: codes, crops, masks, measures, and the network."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from torch import nn
 from torch.nn import functional as F
 
 from etaflow.pitch import BINS, from_bins, pitch_loss
@@ -23,7 +25,12 @@ from etaflow.ssl.pretraining.codes import (
 )
 from etaflow.ssl.pretraining.crops import BANDS, IGNORED, Crops, coloured_noise
 from etaflow.ssl.pretraining.measures import neighbour_error, phone_information
-from etaflow.ssl.pretraining.network import PretrainingNetwork, new_wavlm, save_encoder
+from etaflow.ssl.pretraining.network import (
+    PretrainingNetwork,
+    new_wavlm,
+    save_encoder,
+    start_as_fourier,
+)
 from etaflow.ssl.pretraining.task import (
     SPAN,
     PretrainingTask,
@@ -339,6 +346,38 @@ def test_the_neighbour_is_sought_among_other_speakers() -> None:
     speakers = np.array(["x", "x", "y", "y", "y"])
     # To 0 and 1 the nearest of y is 4 (a); to 2 and 4 of x are 1 (b) and 0 (a); to 3 it is 1 (b).
     assert neighbour_error(features, phones, speakers) == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("phase", [0.0, 1.0, 2.5])
+def test_the_first_convolution_starts_as_a_fourier_transform(phase: float) -> None:
+    sizes = SIZES | {"conv_dim": [130, 8], "conv_kernel": [320, 2], "conv_stride": [80, 4]}
+    torch.manual_seed(0)
+    drawn = nn.Conv1d(1, 130, 320)
+    torch.manual_seed(0)
+    start_as_fourier(started := nn.Conv1d(1, 130, 320))
+    assert torch.equal(started.weight[128:], drawn.weight[128:])  # two channels over
+    convolution = new_wavlm(sizes).feature_extractor.conv_layers[0].conv
+    assert torch.equal(convolution.weight[:128], started.weight[:128])
+    # 32 bins of 250 Hz. A tone of a bin in the middle is strongest there, whatever its phase.
+    centres = 125 + 250 * torch.arange(32)
+    tones = torch.cos(2 * math.pi * centres[:, None] * torch.arange(320) / 16_000 + phase)
+    with torch.no_grad():
+        outputs = started(tones[:, None])[:, :128, 0].reshape(32, 32, 4)
+    positive = outputs.clamp(min=0).square().sum(dim=2)
+    assert torch.equal(positive.argmax(dim=1), torch.arange(32))
+    torch.testing.assert_close(outputs[..., :2], -outputs[..., 2:])
+    # Noise of unit power has 1 in each of the two, and more above 500 Hz: 6 dB an octave.
+    powers = started.weight[:128].detach().square().sum(dim=(1, 2)).reshape(32, 4)
+    expected = 1 + (centres / 500) ** 2
+    torch.testing.assert_close(powers[2:30].mean(dim=1), expected[2:30], rtol=0.01, atol=0)
+
+
+def test_a_narrow_first_convolution_is_drawn() -> None:
+    torch.manual_seed(0)
+    drawn = nn.Conv1d(1, 3, 10)
+    before = drawn.weight.clone()
+    start_as_fourier(drawn)
+    assert torch.equal(drawn.weight, before)
 
 
 def test_the_saved_encoder_gives_the_layers_of_the_network(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from etaflow.atomic import write_json
+from etaflow.audio import SAMPLE_RATE
 from etaflow.models import ModelInfo, read_model_info
 from etaflow.pitch import BINS
 from etaflow.ssl.frames import FrameGrid
@@ -20,6 +22,7 @@ from etaflow.ssl.pretraining.crops import BANDS, FIELD, HOP
 LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 # A small network has nothing to spare.
 DROPOUTS = ("hidden", "activation", "attention", "feat_proj", "final")
+SLOPE_FROM = 500.0  # Hz: above, speech has some 6 dB an octave less
 
 
 class PretrainingNetwork(nn.Module):
@@ -61,10 +64,38 @@ class PretrainingNetwork(nn.Module):
         return [state[0] for state in states[1:]]
 
 
+def start_as_fourier(convolution: nn.Conv1d) -> None:
+    """Set a convolution (4 N, 1, kernel) over a waveform to a short-time Fourier transform.
+
+    Bin n, of N from 0 to 8 kHz, has a cosine and a sine under a Hann window, and both with the
+    other sign, as what follows lets only what is positive through: a sum of four tells the energy.
+    Channels over a multiple of four are left.
+    """
+    kernel, bins = convolution.kernel_size[0], convolution.out_channels // 4
+    if not bins:
+        return
+    frequencies = (np.arange(bins) + 0.5) * SAMPLE_RATE / 2 / bins
+    window = np.hanning(kernel + 2)[1:-1]
+    gains = np.hypot(1, frequencies / SLOPE_FROM) * np.sqrt(2 / (window**2).sum())
+    phases = 2 * np.pi / SAMPLE_RATE * np.outer(frequencies, np.arange(kernel) - (kernel - 1) / 2)
+    waves = np.stack([np.cos(phases), np.sin(phases), -np.cos(phases), -np.sin(phases)], axis=1)
+    filters = torch.from_numpy(gains[:, None, None] * window * waves).flatten(0, 1)
+    with torch.no_grad():
+        convolution.weight[: 4 * bins, 0] = filters.to(convolution.weight)
+        if convolution.bias is not None:
+            convolution.bias[: 4 * bins] = 0
+
+
 def new_wavlm(sizes: Mapping[str, Any]) -> WavLMModel:
-    """A WavLM of these sizes (keywords of transformers' `WavLMConfig`), with drawn weights."""
+    """A WavLM of these sizes (keywords of transformers' `WavLMConfig`), with drawn weights.
+
+    Only the first convolution is not drawn, see `start_as_fourier`: what it takes a small network
+    thousands of steps to find.
+    """
     without = {f"{name}_dropout": 0.0 for name in DROPOUTS}
-    return WavLMModel(WavLMConfig(**LAYOUT, **without, layerdrop=0.0, **sizes))
+    wavlm = WavLMModel(WavLMConfig(**LAYOUT, **without, layerdrop=0.0, **sizes))
+    start_as_fourier(wavlm.feature_extractor.conv_layers[0].conv)
+    return wavlm
 
 
 def pretrained_wavlm(folder: Path) -> WavLMModel:
