@@ -93,7 +93,7 @@ def report_items():
         items += ["verification.html"]
         items += [f"det-{trials}.svg" for trials in VERIFICATION["evaluate"]]
     items += ["training-encoders.svg"] if trained_encoders() else []
-    items += [f"speakers-{name}.svg" for name in config["encoders"]]
+    items += ["speakers.svg"] if config["encoders"] else []
     items += ["training-separators.svg"] if trained_separators() else []
     items += ["separation.html"] if SEPARATION["systems"] else []
     for mixtures in SEPARATION["mixtures"]:

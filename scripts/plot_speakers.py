@@ -1,4 +1,4 @@
-"""Plot how an encoder sees speakers that it never trained on."""
+"""Plot how encoders see speakers that they never trained on."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,26 +6,34 @@ from typing import Annotated
 import typer
 
 from etaflow.figures.base import labelled, save_figure, spread
-from etaflow.figures.umap import plot_umap, utterance_umap
+from etaflow.figures.umap import Map, plot_umap, utterance_umap
 from etaflow.store import Embeddings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
-def main(
-    embeddings: Annotated[Path, typer.Argument(help="HDF5 of validation utterances")],
-    output: Annotated[Path, typer.Option(help="SVG to write")],
-    limit: Annotated[int, typer.Option(help="utterances to draw, at most", min=4)],
-    seed: Annotated[int, typer.Option(help="of the UMAP")],
-) -> None:
-    """Draw a UMAP of utterances, coloured by speaker."""
+def speaker_map(embeddings: Path, limit: int, seed: int) -> Map:
+    """The map of one encoder's utterances, of which at most `limit` are drawn."""
     found = Embeddings.read(embeddings)
     chosen = spread(len(found.utterance_ids), limit)
-    points = utterance_umap(found.vectors[chosen], seed)
-    speakers = [found.speaker_ids[index] for index in chosen]
-    note = f"{len(chosen)} of {len(found.utterance_ids)} validation utterances"
-    save_figure(plot_umap({labelled(found.encoder, found.weights): points}, speakers, note), output)
+    amount = f"{len(chosen)} of {len(found.utterance_ids)} utterances"
+    return Map(
+        f"{labelled(found.encoder, found.weights)}\n{amount}",
+        utterance_umap(found.vectors[chosen], seed),
+        [found.speaker_ids[index] for index in chosen],
+    )
+
+
+@app.command()
+def main(
+    embeddings: Annotated[list[Path], typer.Argument(help="HDF5 of validation utterances, each")],
+    output: Annotated[Path, typer.Option(help="SVG to write")],
+    limit: Annotated[int, typer.Option(help="utterances to draw of each, at most", min=4)],
+    seed: Annotated[int, typer.Option(help="of the UMAPs")],
+) -> None:
+    """Draw a UMAP of utterances an encoder, coloured by speaker."""
+    maps = [speaker_map(path, limit, seed) for path in embeddings]
+    save_figure(plot_umap(maps, "utterances of validation speakers"), output)
 
 
 if __name__ == "__main__":

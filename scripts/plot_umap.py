@@ -8,7 +8,7 @@ import typer
 
 from etaflow.eta import EtaModel
 from etaflow.figures.base import save_figure, spread
-from etaflow.figures.umap import plot_umap, utterance_umap
+from etaflow.figures.umap import Map, plot_umap, utterance_umap
 from etaflow.manifest import read_manifest
 from etaflow.store import Embeddings, FeatureStore, unit_rows
 
@@ -33,16 +33,18 @@ def main(
     raw = store.frame_sum[order] / store.num_frames[order, None]
     vectors = Embeddings.read(embeddings).rows(names)
     removed = np.stack([model.speaker_component(vector) for vector in vectors])
-    maps = {
-        "raw": utterance_umap(unit_rows(raw - raw.mean(axis=0)), seed),
-        "η, speaker removed": utterance_umap(unit_rows(raw - removed), seed),
-    }
+    speakers = [store.speaker_ids[u] for u in order]
+    shown = {"raw": raw - raw.mean(axis=0), "η, speaker removed": raw - removed}
+    maps = [
+        Map(title, utterance_umap(unit_rows(means), seed), speakers)
+        for title, means in shown.items()
+    ]
     split = table.set_index("utterance_id").loc[names, "split"]
     note = (
         f"{len(names)} utterance means, {(split == 'train').sum()} of them used in the fit; "
         f"{model.config['weights']} weights"
     )
-    save_figure(plot_umap(maps, [store.speaker_ids[u] for u in order], note), output)
+    save_figure(plot_umap(maps, note), output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Maps of utterances."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +10,17 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from etaflow.store import Floats
+
+COLUMNS = 4  # panels side by side
+
+
+@dataclass(frozen=True)
+class Map:
+    """A panel: a point (U, 2) an utterance, and whose it is (U,)."""
+
+    title: str
+    points: Floats
+    speakers: Sequence[str]
 
 
 def utterance_umap(vectors: Floats, seed: int) -> npt.NDArray[np.float32]:
@@ -21,24 +34,28 @@ def utterance_umap(vectors: Floats, seed: int) -> npt.NDArray[np.float32]:
     return np.asarray(reducer.fit_transform(vectors), np.float32)
 
 
-def plot_umap(maps: Mapping[str, Floats], speakers: Sequence[str], note: str) -> Figure:
-    """One panel a map (U, 2), utterances coloured by speaker."""
+def plot_umap(maps: Sequence[Map], note: str) -> Figure:
+    """One panel a map, utterances coloured by speaker; a speaker's colour is that of every panel."""
+    columns = min(COLUMNS, len(maps))
+    rows = math.ceil(len(maps) / columns)
     figure, grid = plt.subplots(
-        1, len(maps), figsize=(4.6 * len(maps), 4.4), squeeze=False, layout="constrained"
+        rows, columns, figsize=(4.6 * columns, 4.4 * rows), squeeze=False, layout="constrained"
     )
-    owners = np.asarray(speakers)
-    names = sorted(set(speakers))
+    names = sorted({name for each in maps for name in each.speakers})
     colours = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(names)))
-    for axes, (title, points) in zip(grid.flat, maps.items(), strict=True):
+    for axes in grid.flat[len(maps) :]:
+        axes.set_axis_off()
+    for axes, each in zip(grid.flat, maps, strict=False):
+        owners = np.asarray(each.speakers)
         drawn = [
-            axes.scatter(*points[owners == name].T, s=12, color=colour)
+            axes.scatter(*each.points[owners == name].T, s=12, color=colour)
             for name, colour in zip(names, colours, strict=True)
         ]
-        axes.set(title=title, xticks=[], yticks=[])
+        axes.set(title=each.title, xticks=[], yticks=[])
     if len(names) <= 24:
         # Speakers may be named anything: dollars would be taken for mathematics.
         labels = [name.replace("$", r"\$") for name in names]
-        grid.flat[-1].legend(
+        grid[0, -1].legend(
             drawn,
             labels,
             frameon=False,

@@ -49,7 +49,7 @@ PREMATCHED: Again = {
 ENCODED: Again = {
     "train_speaker_encoder": "ecapa",
     "plot_encoder_training": "-",
-    "plot_speakers": "ecapa",
+    "plot_speakers": "-",
     "embed_speakers": "voices/ecapa/0000",
     "gather_embeddings": "voices/ecapa",
     "score_verification": "both/test ecapa/test",

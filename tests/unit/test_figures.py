@@ -13,7 +13,7 @@ from etaflow.figures.conversion import plot_references
 from etaflow.figures.det import plot_det
 from etaflow.figures.eta import plot_scree
 from etaflow.figures.sweep import plot_sweep
-from etaflow.figures.umap import plot_umap, utterance_umap
+from etaflow.figures.umap import Map, plot_umap, utterance_umap
 from etaflow.pages.conversion import metrics_page as conversion_page
 from etaflow.pages.listening import Cell, listening_page
 from etaflow.pages.probe import probe_page
@@ -125,11 +125,23 @@ def test_the_det_plot_names_the_error_rate(tmp_path: Path) -> None:
 
 def test_speakers_may_be_named_anything(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(6, 2))
-    figure = plot_umap({"raw": points}, ["a$^$b", "_x", "c"] * 2, "n")
+    figure = plot_umap([Map("raw", points, ["a$^$b", "_x", "c"] * 2)], "n")
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["_x", r"a\$^\$b", "c"]
     save_figure(figure, tmp_path / "umap.svg")
+
+
+def test_a_speaker_has_one_colour_in_every_panel() -> None:
+    points = np.random.default_rng(0).normal(size=(4, 2))
+    maps = [Map(str(number), points, ["a", "b"] * 2) for number in range(4)]
+    figure = plot_umap([*maps, Map("last", points, ["b", "c"] * 2)], "n")
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == ["0", "1", "2", "3", "last"]
+    colours = [[drawn.get_facecolor()[0] for drawn in axes.collections] for axes in shown]
+    counts = [[len(drawn.get_offsets()) for drawn in axes.collections] for axes in shown]
+    np.testing.assert_array_equal(colours, [colours[0]] * 5)
+    assert counts == [[2, 2, 0]] * 4 + [[0, 2, 2]]
 
 
 def test_what_is_drawn_from_many_is_spread_over_all() -> None:
