@@ -35,7 +35,7 @@ def utterance_umap(vectors: Floats, seed: int) -> npt.NDArray[np.float32]:
 
 
 def plot_umap(maps: Sequence[Map], note: str) -> Figure:
-    """One panel a map, utterances coloured by speaker; a speaker's colour is that of every panel."""
+    """One panel a map, utterances coloured by speaker, who is of one colour in all panels."""
     columns = min(COLUMNS, len(maps))
     rows = math.ceil(len(maps) / columns)
     figure, grid = plt.subplots(
