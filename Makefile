@@ -38,8 +38,9 @@ serve: env
 	snakemake --cores $(CORES) --quiet rules -- results/mini/bundle/config.json
 	etaflow serve --bundle results/mini/bundle
 
+# Not the files of most tests first: those of few take longest, and would leave one worker idle in the end.
 test: test-fast
-	$(PYTEST) -m slow --durations=25
+	$(PYTEST) --no-loadscope-reorder -m slow --durations=25
 
 test-fast: env
 	$(PYTEST) -m "not slow"

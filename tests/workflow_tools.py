@@ -68,7 +68,7 @@ def separation_config() -> dict[str, Any]:
     kept = ("seed", "corpora", "mixtures", "separators", "separation")
     config = {"run": "separation", "models": {}} | {key: config[key] for key in kept}
     del config["corpora"]["mini"]
-    for name, steps in (("sepformer", 1200), ("sepformer-tuned", 400)):
+    for name, steps in (("sepformer", 600), ("sepformer-tuned", 200)):
         config["separators"][name]["steps"] = steps
     return config
 
