@@ -13,12 +13,13 @@ SEPARATION := results/mini/separation/metrics.tsv
 
 .PHONY: env run serve test test-fast lint format bench
 
+# Most of what is installed is never imported, so what is imported is compiled then.
 env: $(VENV)/ready
 
 $(VENV)/ready: envs/requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("etaflow needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --no-deps -r envs/requirements.txt
+	pip install --quiet --no-deps --no-compile -r envs/requirements.txt
 	pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -80,7 +80,7 @@ if SEPARATION["systems"]:
             demixer=one_of(SEPARATION["systems"]),
         conda:
             "../envs/speech.yaml"
-        threads: 2
+        threads: 1
         resources:
             gpu=1,
             mem_mb=sized(8000),
@@ -111,7 +111,7 @@ if SEPARATION["systems"]:
             f"{BENCHMARKS}/score_separation/{{demixer}}/{{mixtures}}.tsv"
         conda:
             "../envs/evaluation.yaml"
-        threads: 2
+        threads: 1
         resources:
             mem_mb=sized(4000, mixtures=50),
             runtime=sized(60, mixtures=60),

@@ -50,6 +50,22 @@ class Asked:
     attempts: int = 1
 
 
+class Ended(threading.Event):
+    """That the server ends."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, and look up now and then.
+
+        Python handles signals in the main thread, which one that another thread was given, or that
+        came just before the wait, does not wake.
+        """
+        if timeout is not None:
+            return super().wait(timeout)
+        while not super().wait(CHECK_SECONDS):
+            pass
+        return True
+
+
 class HttpThread(threading.Thread):
     """The thread that answers requests, which LitServe ends as it would a process."""
 
@@ -177,6 +193,8 @@ class Server(litserve.LitServer):
         finally:
             tempfile.tempdir = usual
         self.lit_api.loop.manager = manager._process.pid
+        # LitServe's is for HTTP servers in processes of their own.
+        self._shutdown_event = Ended()
         return manager
 
     def verify_worker_status(self) -> None:
@@ -216,8 +234,7 @@ class Server(litserve.LitServer):
         return {0: thread}
 
     def _http_ended(self) -> None:
-        with contextlib.suppress(EOFError, OSError):  # that all is being ended is known
-            self._shutdown_event.set()
+        self._shutdown_event.set()
 
     def _start_worker_monitoring(self, manager: Any, uvicorn_workers: Any) -> None:
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
