@@ -6,6 +6,8 @@ CORES ?= $(shell nproc)
 PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Most of what is installed is never imported: what is imported is compiled then, and kept.
+unexport PYTHONDONTWRITEBYTECODE
 REPORT := results/mini/report.html
 METRICS := results/mini/conversion/metrics.tsv
 VERIFICATION := results/mini/verification/metrics.tsv
@@ -13,7 +15,6 @@ SEPARATION := results/mini/separation/metrics.tsv
 
 .PHONY: env run serve test test-fast lint format bench
 
-# Most of what is installed is never imported, so what is imported is compiled then.
 env: $(VENV)/ready
 
 $(VENV)/ready: envs/requirements.txt pyproject.toml

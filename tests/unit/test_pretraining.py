@@ -1,7 +1,5 @@
-"""Masked prediction of clusters: codes, crops, masks, measures, and the network."""
+"""Masked prediction of clusters: codes, crops, masks, targets and measures."""
 
-import hashlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from torch import nn
 from torch.nn import functional as F
 
 from etaflow.pitch import BINS, from_bins, pitch_loss
-from etaflow.ssl import SSLEncoder
 from etaflow.ssl.pretraining.codes import (
     Codes,
     CodesError,
@@ -25,12 +21,7 @@ from etaflow.ssl.pretraining.codes import (
 )
 from etaflow.ssl.pretraining.crops import BANDS, IGNORED, Crops, coloured_noise
 from etaflow.ssl.pretraining.measures import neighbour_error, phone_information
-from etaflow.ssl.pretraining.network import (
-    PretrainingNetwork,
-    new_wavlm,
-    save_encoder,
-    start_as_fourier,
-)
+from etaflow.ssl.pretraining.network import PretrainingNetwork, new_wavlm
 from etaflow.ssl.pretraining.task import (
     SPAN,
     PretrainingTask,
@@ -41,32 +32,7 @@ from etaflow.ssl.pretraining.task import (
     spectrum_error,
 )
 from tests.pitch_tools import buzz
-
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "conv_dim": [8, 8, 8, 8],
-    "conv_kernel": [10, 7, 7, 4],
-    "conv_stride": [5, 4, 4, 4],
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 4,
-}
-
-
-class Recordings:
-    """Waveforms from memory, as `etaflow.waveforms.Waveforms` reads them from files."""
-
-    def __init__(self, waveforms: dict[str, np.ndarray]) -> None:
-        self.waveforms = waveforms
-
-    def read(self, name: str) -> np.ndarray:
-        return self.waveforms[name]
-
-
-def noise(size: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(size).astype(np.float32) / 10
+from tests.pretraining_tools import SIZES, Recordings, noise
 
 
 @pytest.mark.parametrize("size", [400, 719, 720, 5000])
@@ -346,75 +312,3 @@ def test_the_neighbour_is_sought_among_other_speakers() -> None:
     speakers = np.array(["x", "x", "y", "y", "y"])
     # To 0 and 1 the nearest of y is 4 (a); to 2 and 4 of x are 1 (b) and 0 (a); to 3 it is 1 (b).
     assert neighbour_error(features, phones, speakers) == pytest.approx(2 / 5)
-
-
-@pytest.mark.parametrize("phase", [0.0, 1.0, 2.5])
-def test_the_first_convolution_starts_as_a_fourier_transform(phase: float) -> None:
-    sizes = SIZES | {"conv_dim": [130, 8], "conv_kernel": [320, 2], "conv_stride": [80, 4]}
-    torch.manual_seed(0)
-    drawn = nn.Conv1d(1, 130, 320)
-    torch.manual_seed(0)
-    start_as_fourier(started := nn.Conv1d(1, 130, 320))
-    assert torch.equal(started.weight[128:], drawn.weight[128:])  # two channels over
-    convolution = new_wavlm(sizes).feature_extractor.conv_layers[0].conv
-    assert torch.equal(convolution.weight[:128], started.weight[:128])
-    # 32 bins of 250 Hz. A tone of a bin in the middle is strongest there, whatever its phase.
-    centres = 125 + 250 * torch.arange(32)
-    tones = torch.cos(2 * math.pi * centres[:, None] * torch.arange(320) / 16_000 + phase)
-    with torch.no_grad():
-        outputs = started(tones[:, None])[:, :128, 0].reshape(32, 32, 4)
-    positive = outputs.clamp(min=0).square().sum(dim=2)
-    assert torch.equal(positive.argmax(dim=1), torch.arange(32))
-    torch.testing.assert_close(outputs[..., :2], -outputs[..., 2:])
-    # Noise of unit power has 1 in each of the two, and more above 500 Hz: 6 dB an octave.
-    powers = started.weight[:128].detach().square().sum(dim=(1, 2)).reshape(32, 4)
-    expected = 1 + (centres / 500) ** 2
-    torch.testing.assert_close(powers[2:30].mean(dim=1), expected[2:30], rtol=0.01, atol=0)
-
-
-def test_a_narrow_first_convolution_is_drawn() -> None:
-    torch.manual_seed(0)
-    drawn = nn.Conv1d(1, 3, 10)
-    before = drawn.weight.clone()
-    start_as_fourier(drawn)
-    assert torch.equal(drawn.weight, before)
-
-
-def test_the_saved_encoder_gives_the_layers_of_the_network(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = PretrainingNetwork(new_wavlm(SIZES), clusters=7).eval()
-    waveform = noise(320 * 30 + 80)
-    waveform = (waveform - waveform.mean()) / waveform.std()
-    with torch.no_grad():
-        layers = network.layers(torch.from_numpy(waveform)[None])
-    info = save_encoder(network.wavlm, tmp_path, "small")
-    assert (info.weights, info.architecture, info.source) == ("trained", "wavlm", "run")
-    weights = (tmp_path / "model.safetensors").read_bytes()
-    assert info.revision == hashlib.sha256(weights).hexdigest()[:16]
-    encoder = SSLEncoder.from_pretrained(tmp_path, layer=1, normalize=True)
-    (found,) = encoder.encode([waveform * 3 + 1])
-    assert found.shape == (30, 16)
-    torch.testing.assert_close(found, layers[0], rtol=1e-4, atol=1e-4)
-
-
-def test_scores_of_masked_frames_do_not_depend_on_what_is_masked() -> None:
-    torch.manual_seed(0)
-    network = PretrainingNetwork(new_wavlm(SIZES), clusters=7).eval()
-    masked = torch.zeros(2, 30, dtype=torch.bool)
-    masked[:, 10:20] = True
-    waveforms = torch.from_numpy(np.stack([noise(320 * 30 + 80, 0)] * 2))
-    # Frames 11 to 18 see samples of masked frames alone.
-    waveforms[1, 320 * 12 : 320 * 18] = torch.from_numpy(noise(320 * 6, 1))
-    with torch.no_grad():
-        scores, pitches, spectra = network(waveforms, masked)
-        seen, *_ = network(waveforms, torch.zeros_like(masked))
-    assert (scores.shape, pitches.shape) == ((2, 30, 7), (2, 30, BINS))
-    assert spectra.shape == (2, 30, BANDS)
-    torch.testing.assert_close(scores[0], scores[1])
-    assert (seen[0] - seen[1]).abs().max() > 0.01
-
-
-def test_frames_of_another_grid_are_refused() -> None:
-    sizes = SIZES | {"conv_kernel": [10, 3, 3, 2], "conv_stride": [5, 4, 4, 4]}
-    with pytest.raises(ValueError, match=r"frames of 140 samples, 320 apart.* 400 and 320"):
-        PretrainingNetwork(new_wavlm(sizes), clusters=7)
