@@ -93,6 +93,14 @@ rule all:
         rules.report.input,
 
 
+# By its limit of 100 jobs a second Snakemake looks for jobs again a second after each look that left some waiting,
+# and after each job that ends: ever more looks a second, which take processor time from the jobs.
+onstart:
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 # Snakemake does not pass a profile's `gpu=0` on to the jobs that it submits; their environment does.
 LIMIT = "ETAFLOW_GPUS"
 if "gpu" in workflow.global_resources and workflow.global_resources["gpu"].value == 0:

@@ -1,5 +1,7 @@
 """What the workflow would run for a config, and how."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,12 @@ import pytest
 from tests.workflow_tools import (
     ROOT,
     changed,
+    command_line,
     conversion_config,
+    environment,
     load_config,
     planned,
+    small_config,
     snakemake,
     untrained_config,
 )
@@ -304,3 +309,34 @@ def test_listed_pairs_need_no_test_split(tmp_path: Path) -> None:
     config = changed(config, "probe", ...)
     pairs = {"sources": ["s00-000"], "targets": ["s01"]}
     assert planned(tmp_path, changed(config, "conversion.pairs", pairs))["score_conversion"] == 8
+
+
+LOOKS = """
+import sys
+from snakemake.cli import main
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+JobScheduler._schedule_reevalutation = lambda self, delay: print(f"looks again in {delay} s")
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("limit", "looks"), [((), 0), (("--max-jobs-per-timespan", "50/2s"), 3)])
+def test_jobs_are_looked_for_by_the_clock_only_where_the_user_limits_them(
+    tmp_path: Path, limit: tuple[str, ...], looks: int
+) -> None:
+    config = small_config()
+    config["corpora"]["mini"] |= {"speakers": 3, "sentences": 2}
+    arguments = command_line(tmp_path, config, "manifests", *limit, cores=1)[1:]
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKS, *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/small/manifests/mini.tsv").is_file()
+    # A job each for the corpus, its manifest and the target.
+    assert done.stdout.count("looks again in 2.0 s") == looks
+    assert done.stdout.count("looks again") == looks
