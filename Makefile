@@ -6,8 +6,6 @@ CORES ?= $(shell nproc)
 PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Most of what is installed is never imported: what is imported is compiled then, and kept.
-unexport PYTHONDONTWRITEBYTECODE
 REPORT := results/mini/report.html
 METRICS := results/mini/conversion/metrics.tsv
 VERIFICATION := results/mini/verification/metrics.tsv
@@ -21,6 +19,7 @@ $(VENV)/ready: envs/requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("etaflow needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --no-deps --no-compile -r envs/requirements.txt
+	-python -m compileall -q -j 0 $(VENV)/lib  # pip would take one core
 	pip install --quiet --no-deps --editable .
 	touch $@
 

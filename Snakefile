@@ -94,7 +94,8 @@ rule all:
 
 
 # By its limit of 100 jobs a second Snakemake looks for jobs again a second after each look that left some waiting,
-# and after each job that ends: ever more looks a second, which take processor time from the jobs.
+# and after each job that ends: ever more looks a second, which take processor time from the jobs. Other limits
+# of a user's stay (`--max-jobs-per-timespan`).
 onstart:
     limiter = workflow.scheduler.job_rate_limiter
     if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):

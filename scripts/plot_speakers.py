@@ -10,12 +10,21 @@ from etaflow.figures.umap import Map, plot_umap, utterance_umap
 from etaflow.store import Embeddings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+LEAST = 4  # utterances that UMAP needs
+
+
+class TooFewError(ValueError):
+    """Too few utterances for a UMAP."""
 
 
 def speaker_map(embeddings: Path, limit: int, seed: int) -> Map:
     """The map of one encoder's utterances, of which at most `limit` are drawn."""
     found = Embeddings.read(embeddings)
     chosen = spread(len(found.utterance_ids), limit)
+    if len(chosen) < LEAST:
+        raise TooFewError(
+            f"{found.encoder}: {len(chosen)} validation utterances, fewer than {LEAST}"
+        )
     amount = f"{len(chosen)} of {len(found.utterance_ids)} utterances"
     return Map(
         f"{labelled(found.encoder, found.weights)}\n{amount}",
@@ -28,11 +37,18 @@ def speaker_map(embeddings: Path, limit: int, seed: int) -> Map:
 def main(
     embeddings: Annotated[list[Path], typer.Argument(help="HDF5 of validation utterances, each")],
     output: Annotated[Path, typer.Option(help="SVG to write")],
-    limit: Annotated[int, typer.Option(help="utterances to draw of each, at most", min=4)],
+    limit: Annotated[int, typer.Option(help="utterances to draw of each, at most", min=LEAST)],
     seed: Annotated[int, typer.Option(help="of the UMAPs")],
 ) -> None:
     """Draw a UMAP of utterances an encoder, coloured by speaker."""
-    maps = [speaker_map(path, limit, seed) for path in embeddings]
+    maps = []
+    for path in embeddings:
+        try:
+            maps.append(speaker_map(path, limit, seed))
+        except TooFewError as error:
+            typer.echo(f"left out: {error}", err=True)
+    if not maps:
+        raise TooFewError("no encoder has enough validation utterances for a map")
     save_figure(plot_umap(maps, "utterances of validation speakers"), output)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import queue
 import socket
@@ -12,6 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import litserve
@@ -53,17 +55,23 @@ class Asked:
 class Ended(threading.Event):
     """That the server ends."""
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait, and look up now and then.
+    def __init__(self, holder: BaseProcess) -> None:
+        """Nothing has ended yet; `holder` is the process that holds the queues."""
+        super().__init__()
+        self.holder = holder
 
-        Python handles signals in the main thread, which one that another thread was given, or that
-        came just before the wait, does not wake.
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, and look up now and then: a signal that another thread gets wakes no wait.
+
+        Raises:
+            ServeError: the queues are lost.
         """
-        if timeout is not None:
-            return super().wait(timeout)
-        while not super().wait(CHECK_SECONDS):
-            pass
-        return True
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.is_set() and time.monotonic() < until:
+            if not self.holder.is_alive():
+                raise ServeError("the process that holds the queues died")
+            time.sleep(CHECK_SECONDS)
+        return self.is_set()
 
 
 class HttpThread(threading.Thread):
@@ -194,7 +202,7 @@ class Server(litserve.LitServer):
             tempfile.tempdir = usual
         self.lit_api.loop.manager = manager._process.pid
         # LitServe's is for HTTP servers in processes of their own.
-        self._shutdown_event = Ended()
+        self._shutdown_event = Ended(manager._process)
         return manager
 
     def verify_worker_status(self) -> None:

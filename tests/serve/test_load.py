@@ -195,6 +195,18 @@ def test_a_request_under_way_is_answered_at_the_end(full: Path, folder: Path) ->
     assert "Traceback" not in server.log.read_text(encoding="utf-8")
 
 
+def test_a_server_without_its_queues_ends(full: Path, folder: Path) -> None:
+    with serve(full, folder / "lost", SETTINGS) as server:
+        processes = family(server)
+        workers = {each.pid for each in worker_processes(server)}
+        for process in processes:
+            if process.pid not in workers:
+                kill(process)
+        assert server.process.wait(60) == 1
+        until(lambda: not alive(processes), "all processes ended", 30)
+    assert "the process that holds the queues died" in server.log.read_text(encoding="utf-8")
+
+
 def test_what_a_killed_server_leaves_ends_by_itself(full: Path, folder: Path) -> None:
     with serve(full, folder / "killed", SETTINGS) as server:
         processes = family(server)
