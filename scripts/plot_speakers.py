@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from etaflow.figures.base import labelled, save_figure, spread
-from etaflow.figures.umap import Map, plot_umap, utterance_umap
+from etaflow.figures.umap import LEAST, Map, plot_umap, utterance_umap
 from etaflow.store import Embeddings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-LEAST = 4  # utterances that UMAP needs
 
 
 class TooFewError(ValueError):

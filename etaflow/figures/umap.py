@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from etaflow.store import Floats
 
 COLUMNS = 4  # panels side by side
+LEAST = 4  # utterances that UMAP needs
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Map:
 
 
 def utterance_umap(vectors: Floats, seed: int) -> npt.NDArray[np.float32]:
-    """UMAP (U, 2) of vectors (U, Q) by cosine distance; needs four utterances or more."""
+    """UMAP (U, 2) of vectors (U, Q) by cosine distance; needs `LEAST` or more."""
     from umap import UMAP
 
     neighbours = min(15, len(vectors) - 1)
