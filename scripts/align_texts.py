@@ -8,8 +8,9 @@ import typer
 from etaflow.alignment import align_files
 from etaflow.corpora import rejection_summary
 from etaflow.manifest import read_manifest, write_table
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -8,8 +8,9 @@ import typer
 
 from etaflow.corpora import build_manifest, rejection_summary
 from etaflow.manifest import shard_names, write_manifest, write_table
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -30,10 +30,11 @@ from etaflow.evaluation.tables import format_metrics_table
 from etaflow.fetching import copy_model, halve_model
 from etaflow.manifest import read_table
 from etaflow.models import ModelInfo, read_model_info, worst_weights
+from etaflow.script import new_app
 from etaflow.verification.verifier import CONFIG, ENCODER
 from etaflow.weights import halve_weights
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 CARD = """---
 {front_matter}

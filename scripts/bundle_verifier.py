@@ -14,11 +14,12 @@ from etaflow.fetching import copy_model
 from etaflow.manifest import read_table
 from etaflow.metrics import equal_error_rate
 from etaflow.models import read_model_info, worst_weights
+from etaflow.script import new_app
 from etaflow.trials import TrialsError, read_trials_table
 from etaflow.verification import Calibration
 from etaflow.verification.verifier import CONFIG, ENCODER, FORMAT
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 CARD = """---
 {front_matter}

@@ -14,10 +14,11 @@ from etaflow.batches import similar_lengths
 from etaflow.device import select_device
 from etaflow.manifest import first_names, joint_table
 from etaflow.progress import progress
+from etaflow.script import new_app
 from etaflow.ssl import SSLEncoder
 from etaflow.ssl.pretraining.codes import Codes, fit_clusters, mfcc, nearest_codes, standardised
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 BATCH_SAMPLES = 60 * 16_000
 
 

@@ -7,8 +7,9 @@ import typer
 
 from etaflow.evaluation.tables import concatenate_metrics
 from etaflow.manifest import write_table
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -9,8 +9,9 @@ import typer
 
 from etaflow.manifest import write_table
 from etaflow.probe import read_probes
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 COLUMNS = [
     "axis",
     "value",

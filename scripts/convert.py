@@ -19,13 +19,14 @@ from etaflow.mappings import MappingError
 from etaflow.methods import ConversionError
 from etaflow.pairs import choose_references, make_pairs, recordings_of
 from etaflow.progress import bar
+from etaflow.script import new_app
 from etaflow.ssl import SSLEncoder
 from etaflow.store import Embeddings, FeatureStore, Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
 from etaflow.voices import Voice
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 class System:

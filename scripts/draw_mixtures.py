@@ -10,6 +10,7 @@ import typer
 from etaflow.atomic import atomic_file
 from etaflow.decoding import AudioError
 from etaflow.manifest import read_manifest
+from etaflow.script import new_app
 from etaflow.separation.metadata import generate_metadata, split_by_speaker
 from etaflow.separation.mixing import (
     MetadataError,
@@ -21,7 +22,7 @@ from etaflow.separation.mixing import (
 )
 from etaflow.separation.noise import list_noises
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 WHAM_PARTS = {"train": "tr", "validation": "cv", "test": "tt"}
 

@@ -20,10 +20,11 @@ from etaflow.device import select_device
 from etaflow.manifest import read_manifest
 from etaflow.progress import bar
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.ssl import SSLEncoder
 from etaflow.store import FeatureMeta, FeatureWriter, require_room
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def lengths_of(table: pd.DataFrame) -> list[int]:

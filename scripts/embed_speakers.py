@@ -9,10 +9,11 @@ import etaflow
 from etaflow.device import select_device
 from etaflow.manifest import read_manifest
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.speaker import load_speaker_encoder
 from etaflow.speaker.embedding import embed_recordings
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from etaflow.corpora.librimix import METADATA, fetch_metadata
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

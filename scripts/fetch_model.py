@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from etaflow.fetching import fetch_model
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -7,9 +7,10 @@ import typer
 
 from etaflow.atomic import write_json
 from etaflow.corpora.librimix import fetch_noise
+from etaflow.script import new_app
 from etaflow.separation.noise import list_noises
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from etaflow.corpora.trial_lists import TRIAL_LISTS, fetch_trial_list
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -10,9 +10,10 @@ import typer
 from etaflow import eta
 from etaflow.manifest import read_manifest, training_utterances
 from etaflow.models import read_model_info, worst_weights
+from etaflow.script import new_app
 from etaflow.store import Embeddings, FeatureStore, StoreError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -8,9 +8,10 @@ import typer
 
 from etaflow.eta import Pca
 from etaflow.manifest import read_manifest, training_utterances
+from etaflow.script import new_app
 from etaflow.store import Embeddings
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from etaflow.script import new_app
 from etaflow.store import Embeddings
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

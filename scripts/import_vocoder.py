@@ -8,10 +8,11 @@ import typer
 
 from etaflow.atomic import atomic_directory
 from etaflow.models import read_model_info, worst_weights
+from etaflow.script import new_app
 from etaflow.vocoder import VocoderError
 from etaflow.vocoder.pretrained import read_generator
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def check(known: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from etaflow.atomic import write_json
 from etaflow.manifest import first_names, read_manifest, write_table
+from etaflow.script import new_app
 from etaflow.trials import (
     TrialsError,
     generate_trials,
@@ -18,7 +19,7 @@ from etaflow.trials import (
     trials_of_one_file,
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 _log = logging.getLogger("make_trials")
 
 

@@ -9,10 +9,11 @@ import typer
 import etaflow
 from etaflow.manifest import write_table
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.separation.mixing import Roots, read_metadata
 from etaflow.separation.writing import write_mixtures
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

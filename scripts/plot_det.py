@@ -8,8 +8,9 @@ import typer
 from etaflow.figures.base import labelled, save_figure
 from etaflow.figures.det import plot_det
 from etaflow.manifest import read_table
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -8,9 +8,10 @@ import typer
 from etaflow.figures.base import labelled, save_figure
 from etaflow.figures.det import plot_verification_det
 from etaflow.manifest import read_table
+from etaflow.script import new_app
 from etaflow.trials import read_trials_table
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -9,9 +9,10 @@ import typer
 from etaflow.eta import EtaModel
 from etaflow.figures.base import save_figure
 from etaflow.figures.eta import plot_norms
+from etaflow.script import new_app
 from etaflow.store import Embeddings, FeatureStore
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

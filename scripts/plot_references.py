@@ -9,8 +9,9 @@ from etaflow.evaluation.references import reference_table
 from etaflow.figures.base import save_figure
 from etaflow.figures.conversion import plot_references
 from etaflow.manifest import read_table
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

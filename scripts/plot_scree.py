@@ -8,8 +8,9 @@ import typer
 from etaflow.eta import Pca
 from etaflow.figures.base import save_figure
 from etaflow.figures.eta import plot_scree
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

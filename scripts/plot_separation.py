@@ -8,9 +8,10 @@ import typer
 from etaflow.figures.base import labelled, save_figure
 from etaflow.figures.separation import plot_separation
 from etaflow.manifest import read_table
+from etaflow.script import new_app
 from etaflow.separation.score_table import read_scores
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

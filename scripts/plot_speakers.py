@@ -7,9 +7,10 @@ import typer
 
 from etaflow.figures.base import labelled, save_figure, spread
 from etaflow.figures.umap import LEAST, Map, plot_umap, utterance_umap
+from etaflow.script import new_app
 from etaflow.store import Embeddings
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 class TooFewError(ValueError):

@@ -9,8 +9,9 @@ import typer
 from etaflow.figures.base import labelled, save_figure
 from etaflow.figures.training import plot_training
 from etaflow.manifest import read_table
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def weights_of(folder: Path) -> str:

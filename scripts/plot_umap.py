@@ -10,9 +10,10 @@ from etaflow.eta import EtaModel
 from etaflow.figures.base import save_figure, spread
 from etaflow.figures.umap import Map, plot_umap, utterance_umap
 from etaflow.manifest import read_manifest
+from etaflow.script import new_app
 from etaflow.store import Embeddings, FeatureStore, unit_rows
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -12,9 +12,10 @@ from etaflow.knn import can_prematch, prematch
 from etaflow.manifest import read_manifest
 from etaflow.progress import bar
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.store import FeatureStore, FeatureWriter
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -18,6 +18,7 @@ from etaflow.corpora import rejection_summary
 from etaflow.manifest import hold_out, joint_table
 from etaflow.probe import segment_frames
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.ssl.pretraining.codes import Codes
 from etaflow.ssl.pretraining.crops import HOP, Crops
 from etaflow.ssl.pretraining.network import (
@@ -31,7 +32,7 @@ from etaflow.training import kept_step, train, write_history
 from etaflow.training.command import Job, say, schedule_of, with_job
 from etaflow.waveforms import Waveforms
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def phones_of(table: pd.DataFrame, codes: dict[str, Any], workers: int) -> dict[str, np.ndarray]:

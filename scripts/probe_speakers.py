@@ -20,9 +20,10 @@ from etaflow.probe import (
     linear_probe,
     segment_frames,
 )
+from etaflow.script import new_app
 from etaflow.store import Embeddings, FeatureStore, Floats
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 ALIGNER = "published"  # the weights of PocketSphinx's wheel
 # An item is the mean of the frames `first` to `last` - 1 of an utterance.
 ITEM = ["utterance_id", "first", "last", "label"]

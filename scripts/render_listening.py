@@ -11,8 +11,9 @@ from etaflow.figures.base import labelled, spread
 from etaflow.manifest import read_manifest, read_table
 from etaflow.pages.listening import Cell, listening_page
 from etaflow.pairs import recordings_of
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

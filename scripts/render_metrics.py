@@ -10,8 +10,9 @@ from etaflow.atomic import write_text
 from etaflow.evaluation.protocol import PUBLISHED, run_protocol
 from etaflow.manifest import read_table
 from etaflow.pages.conversion import metrics_page
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

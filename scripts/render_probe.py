@@ -8,8 +8,9 @@ import typer
 from etaflow.atomic import write_text
 from etaflow.pages.probe import probe_page
 from etaflow.probe import read_probes
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

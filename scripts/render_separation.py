@@ -16,8 +16,9 @@ from etaflow.evaluation.separation import (
 )
 from etaflow.manifest import read_table
 from etaflow.pages.separation import separation_page
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

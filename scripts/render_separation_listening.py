@@ -12,11 +12,12 @@ from etaflow.audio import AudioError, Waveform, file_checksum, read_audio
 from etaflow.figures.base import labelled
 from etaflow.manifest import read_table
 from etaflow.pages.listening import Cell, listening_page
+from etaflow.script import new_app
 from etaflow.separation.listening import at_level_of, best_and_worst, within_range
 from etaflow.separation.score_table import mixture_means, read_scores
 from etaflow.separation.tables import num_sources, read_mixtures
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def _read(row: "pd.Series[str]", part: str, sample_rate: int) -> Waveform:

@@ -10,9 +10,10 @@ from etaflow.atomic import write_text
 from etaflow.evaluation.verification import PUBLISHED, calibration_words, system_words, trials_words
 from etaflow.manifest import read_table
 from etaflow.pages.verification import verification_page
+from etaflow.script import new_app
 from etaflow.verification import Calibration
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -13,10 +13,11 @@ from etaflow.evaluation.trials import conversion_trials
 from etaflow.evaluation.utterances import RealSpeech, score_utterances
 from etaflow.manifest import read_manifest, read_table, write_table
 from etaflow.models import read_model_info, worst_weights
+from etaflow.script import new_app
 from etaflow.speaker import load_speaker_encoder
 from etaflow.store import Embeddings
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

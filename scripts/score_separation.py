@@ -9,11 +9,12 @@ import typer
 
 from etaflow.manifest import write_table
 from etaflow.models import worst_weights
+from etaflow.script import new_app
 from etaflow.separation.figures import separation_metrics
 from etaflow.separation.scores import check_unseen, score_mixtures, scores_before
 from etaflow.separation.tables import read_mixtures, read_separated, speakers_of_mixtures
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

@@ -9,11 +9,12 @@ import typer
 
 from etaflow.manifest import read_manifest, read_table, write_table
 from etaflow.models import worst_weights
+from etaflow.script import new_app
 from etaflow.store import Embeddings
 from etaflow.trials import COLUMNS, TrialsError, read_trials_table, speakers_of
 from etaflow.verification import TrialSet, average_scores, verification_metrics
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def _require(why: str, **options: Any) -> None:

@@ -11,11 +11,12 @@ from etaflow.device import select_device
 from etaflow.manifest import write_table
 from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.separation.estimates import check_separator, write_estimates
 from etaflow.separation.networks import load_separator
 from etaflow.separation.tables import read_mixtures
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

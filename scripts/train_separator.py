@@ -14,6 +14,7 @@ from etaflow.atomic import atomic_directory
 from etaflow.manifest import first_names
 from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.separation.crops import MixtureCrops, MixtureFiles
 from etaflow.separation.networks import create_separator, save_separator
 from etaflow.separation.tables import read_mixtures, speakers_of_mixtures
@@ -22,7 +23,7 @@ from etaflow.training import kept_step, train, write_history
 from etaflow.training.command import Job, label_of, say, schedule_of, with_job
 from etaflow.weights import CONFIG
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def speakers_of(table: pd.DataFrame) -> set[str]:

@@ -15,6 +15,7 @@ from etaflow.audio import SAMPLE_RATE
 from etaflow.manifest import hold_out, joint_table
 from etaflow.models import read_model_info
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.speaker.augment import Augmentation
 from etaflow.speaker.losses import make_criterion
 from etaflow.speaker.networks import create_network, load_network, save_network
@@ -26,7 +27,7 @@ from etaflow.training.command import Job, label_of, say, schedule_of, with_job
 from etaflow.trials import generate_trials
 from etaflow.waveforms import Waveforms
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def steps_of(settings: dict[str, Any], num_utterances: int) -> int:

@@ -15,6 +15,7 @@ from etaflow.eta import EtaFeatures, EtaModel
 from etaflow.manifest import first_names, hold_out, read_manifest
 from etaflow.models import read_model_info, worst_weights
 from etaflow.provenance import fingerprint, source_files
+from etaflow.script import new_app
 from etaflow.store import Embeddings, FeatureStore
 from etaflow.training import kept_step, train, write_history
 from etaflow.training.command import Job, say, with_job
@@ -25,7 +26,7 @@ from etaflow.vocoder.segments import full_band
 from etaflow.vocoder.task import VocoderTask
 from etaflow.waveforms import Waveforms
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command()

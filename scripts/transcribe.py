@@ -12,8 +12,9 @@ from etaflow.device import select_device
 from etaflow.evaluation.tables import read_converted
 from etaflow.manifest import write_table
 from etaflow.models import read_model_info
+from etaflow.script import new_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 GRAMMARS = {None: lambda: None, "mini": mini.grammar_jsgf}
 
 

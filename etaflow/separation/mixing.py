@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.signal import resample_poly
 
 from etaflow.audio import BLOCK, Waveform, write_lossless
 from etaflow.decoding import open_audio
@@ -252,6 +251,8 @@ def _read_source(path: Path) -> tuple[Waveform, int]:
 
 
 def _resampled(signal: Floats, source_rate: int, target_rate: int) -> Floats:
+    from scipy.signal import resample_poly  # half of SciPy, which readers need not wait for
+
     resampled: Floats = resample_poly(signal, target_rate, source_rate)
     return resampled
 

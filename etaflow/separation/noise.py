@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import soxr
-from scipy.signal import lfilter
 
 from etaflow.audio import BLOCK, EXTENSIONS, SAMPLE_RATE, AudioError, resampled_length
 from etaflow.decoding import open_audio
@@ -39,6 +38,8 @@ def list_noises(root: str | Path, below: str = "") -> list[str]:
 
 def pink_noise(seed: int, num_samples: int) -> Floats:
     """Pink noise (T,) of an RMS of about 0.05, float32; a shorter one is the start of a longer."""
+    from scipy.signal import lfilter  # half of SciPy, which readers of tables need not wait for
+
     white = np.random.default_rng(seed).standard_normal(num_samples)
     pink = PINK_LEVEL * PINK_GAIN * lfilter(PINK_ZEROS, PINK_POLES, white)
     return np.asarray(pink, np.float32)

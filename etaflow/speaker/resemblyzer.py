@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from resemblyzer import VoiceEncoder, audio
+from resemblyzer import VoiceEncoder, audio, hparams
+from torchaudio.transforms import MelSpectrogram
 
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.models import ModelInfo
@@ -23,6 +24,16 @@ class Resemblyzer:
         self.info = info
         self.encoder = VoiceEncoder(device, verbose=False).eval()
         self.dim: int = self.encoder.linear.out_features
+        # As `wav_to_mel_spectrogram` has it of librosa, which takes seconds to load.
+        self.mel = MelSpectrogram(
+            hparams.sampling_rate,
+            n_fft=hparams.sampling_rate * hparams.mel_window_length // 1000,
+            hop_length=hparams.sampling_rate * hparams.mel_window_step // 1000,
+            n_mels=hparams.mel_n_channels,
+            pad_mode="constant",
+            norm="slaney",
+            mel_scale="slaney",
+        )
 
     def _partials(self, waveform: Waveform) -> Floats:
         """Mel spectrograms (partials, 160, 40) of 1.6 s windows, as `embed_utterance` cuts them."""
@@ -34,7 +45,7 @@ class Resemblyzer:
             len(speech), PARTIALS_PER_SECOND, MIN_COVERAGE
         )
         speech = np.pad(speech, (0, max(0, spans[-1].stop - len(speech))))
-        mel = audio.wav_to_mel_spectrogram(speech)
+        mel = self.mel(torch.from_numpy(speech)).numpy().T
         return np.stack([mel[span] for span in mel_spans])
 
     @torch.inference_mode()
