@@ -17,7 +17,7 @@ from etaflow.loudness import loudness_gain
 from etaflow.methods import ConversionError, Method, possible_method
 from etaflow.models import read_model_info, worst_weights
 from etaflow.speaker import SpeakerEncoder, load_speaker_encoder
-from etaflow.ssl import SSLEncoder
+from etaflow.ssl import SSLEncoder, SSLFeatures
 from etaflow.store import Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
@@ -39,33 +39,21 @@ def check_inside(folder: Path, part: str) -> None:
         raise ConversionError(f"{folder}: {part}/model.json points outside the bundle")
 
 
-class VoiceConverter:
-    """Says a source in the voice of references; `etaflow.methods.Method` says how."""
+class FeatureConverter:
+    """Says the features (T, D) of a source in the voice of references, given by theirs."""
 
     def __init__(
-        self,
-        ssl: SSLEncoder,
-        vocoder: Generator,
-        eta: EtaModel | None = None,
-        speaker_encoder: SpeakerEncoder | None = None,
+        self, features: SSLFeatures, vocoder: Generator, eta: EtaModel | None = None
     ) -> None:
-        self.ssl, self.vocoder, self.eta, self.speaker_encoder = ssl, vocoder, eta, speaker_encoder
-        labels = [ssl.info.weights, vocoder.trained_on.get("weights", "trained")]
-        labels += [speaker_encoder.info.weights] if speaker_encoder else []
-        self.weights = worst_weights(labels)
+        self.features, self.vocoder, self.eta = features, vocoder, eta
         facts = {
-            "model": ssl.info.name,
-            "revision": ssl.info.revision,
-            "layer": ssl.layer,
-            "normalize": ssl.normalize,
+            "model": features.info.name,
+            "revision": features.info.revision,
+            "layer": features.layer,
+            "normalize": features.normalize,
         }
         if eta:
             eta.check_features(facts)
-        if eta and speaker_encoder and eta.config["encoder"] != speaker_encoder.info.name:
-            raise ConversionError(
-                f"the Eta model was fitted on embeddings of {eta.config['encoder']!r}, the speaker "
-                f"encoder is {speaker_encoder.info.name!r}"
-            )
         for key, value in facts.items():
             if vocoder.trained_on.get(key) != value:
                 raise ConversionError(
@@ -76,6 +64,85 @@ class VoiceConverter:
             raise ConversionError(
                 "the vocoder was trained on eta features of another fit than this Eta model; take "
                 "both from one run"
+            )
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that come out, Hz."""
+        return self.vocoder.config.sample_rate
+
+    @property
+    def reads_eta(self) -> bool:
+        """Whether the vocoder was trained on eta features."""
+        return self.vocoder.trained_on.get("features") == "eta"
+
+    def method(self, name: str) -> Method:
+        """Read a method's name and check that the vocoder can say what it gives.
+
+        Raises:
+            ConversionError: there is no such method, it needs an Eta model and there is none, or
+                the vocoder reads other features.
+        """
+        return possible_method(name, self.eta is not None, self.reads_eta)
+
+    def voice(
+        self,
+        method: str,
+        references: Sequence[Floats] = (),
+        embeddings: Floats | None = None,
+        topk: int = 4,
+    ) -> Voice:
+        """Make a target's references ready: features (T, D) of each, and embeddings (R, V)."""
+        device = next(self.vocoder.parameters()).device
+        return Voice(
+            self.method(method), references, embeddings, self.eta, topk, device, self.reads_eta
+        )
+
+    def vocode(self, features: Floats, num_samples: int) -> Waveform:
+        """Waveform of the features (T, D) of a source that has `num_samples` at 16 kHz.
+
+        It lasts as long as the source, at `sample_rate`. The last one or two steps of a source
+        have no frame of their own, because a frame sees 400 samples: there the last one is held.
+        """
+        device = next(self.vocoder.parameters()).device
+        held = np.pad(features, ((0, self._missing(num_samples)), (0, 0)), mode="edge")
+        waveform = self.vocoder.synthesise(torch.from_numpy(held).float().to(device))
+        return waveform[: self._length(num_samples)].cpu().numpy()
+
+    def _missing(self, num_samples: int) -> int:
+        """Steps of a source that have no frame of their own."""
+        return -(-num_samples // self.features.grid.hop_length) - self.features.grid.count(
+            num_samples
+        )
+
+    def _length(self, num_samples: int) -> int:
+        return resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
+
+    def gain(self, method: str, waveform: Waveform) -> float:
+        """The factor that brings a conversion to its loudness; a copy keeps the source's."""
+        steps = self.method(method).steps
+        return loudness_gain(waveform, self.sample_rate, LOUDNESS) if steps else 1.0
+
+
+class VoiceConverter(FeatureConverter):
+    """Says a source in the voice of references; `etaflow.methods.Method` says how."""
+
+    def __init__(
+        self,
+        ssl: SSLEncoder,
+        vocoder: Generator,
+        eta: EtaModel | None = None,
+        speaker_encoder: SpeakerEncoder | None = None,
+    ) -> None:
+        super().__init__(ssl.features, vocoder, eta)
+        self.ssl, self.speaker_encoder = ssl, speaker_encoder
+        labels = [ssl.info.weights, vocoder.trained_on.get("weights", "trained")]
+        labels += [speaker_encoder.info.weights] if speaker_encoder else []
+        self.weights = worst_weights(labels)
+        if eta and speaker_encoder and eta.config["encoder"] != speaker_encoder.info.name:
+            raise ConversionError(
+                f"the Eta model was fitted on embeddings of {eta.config['encoder']!r}, the speaker "
+                f"encoder is {speaker_encoder.info.name!r}"
             )
 
     @classmethod
@@ -127,42 +194,10 @@ class VoiceConverter:
                 f"{bundle}: damaged bundle ({type(error).__name__}: {error}); make it again"
             ) from error
 
-    @property
-    def sample_rate(self) -> int:
-        """Of the waveforms that come out, Hz."""
-        return self.vocoder.config.sample_rate
-
-    @property
-    def reads_eta(self) -> bool:
-        """Whether the vocoder was trained on eta features."""
-        return self.vocoder.trained_on.get("features") == "eta"
-
-    def method(self, name: str) -> Method:
-        """Read a method's name and check that the vocoder can say what it gives.
-
-        Raises:
-            ConversionError: there is no such method, it needs an Eta model and there is none, or
-                the vocoder reads other features.
-        """
-        return possible_method(name, self.eta is not None, self.reads_eta)
-
-    def voice(
-        self,
-        method: str,
-        references: Sequence[Floats] = (),
-        embeddings: Floats | None = None,
-        topk: int = 4,
-    ) -> Voice:
-        """Make a target's references ready: features (T, D) of each, and embeddings (R, V)."""
-        device = next(self.ssl.parameters()).device
-        return Voice(
-            self.method(method), references, embeddings, self.eta, topk, device, self.reads_eta
-        )
-
     def encode_references(self, waveforms: Sequence[Waveform]) -> list[Floats]:
         """Features (T, D) of each 16 kHz waveform, of what lies between its first and last word."""
         return [
-            features[self.ssl.frames_within(*speech_span(waveform))].numpy()
+            features[self.ssl.grid.within(*speech_span(waveform))].numpy()
             for features, waveform in zip(self.ssl.encode(waveforms), waveforms, strict=True)
         ]
 
@@ -183,24 +218,6 @@ class VoiceConverter:
             ends.append(len(pieces))
         embedded = self.speaker_encoder.embed(pieces)
         return np.stack([mean_embedding(embedded[start:end]) for start, end in pairwise(ends)])
-
-    def vocode(self, features: Floats, num_samples: int) -> Waveform:
-        """Waveform of the features (T, D) of a source that has `num_samples` at 16 kHz.
-
-        It lasts as long as the source, at `sample_rate`. The last one or two steps of a source
-        have no frame of their own, because a frame sees 400 samples: there the last one is held.
-        """
-        device = next(self.vocoder.parameters()).device
-        held = np.pad(features, ((0, self._missing(num_samples)), (0, 0)), mode="edge")
-        waveform = self.vocoder.synthesise(torch.from_numpy(held).float().to(device))
-        return waveform[: self._length(num_samples)].cpu().numpy()
-
-    def _missing(self, num_samples: int) -> int:
-        """Steps of a source that have no frame of their own."""
-        return -(-num_samples // self.ssl.hop_length) - self.ssl.num_frames(num_samples)
-
-    def _length(self, num_samples: int) -> int:
-        return resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
 
     @torch.inference_mode()
     def stream(
@@ -261,8 +278,3 @@ class VoiceConverter:
         """
         waveform = np.concatenate(list(self.stream(source_wave, reference_waves, topk, method)))
         return waveform * np.float32(self.gain(method, waveform))
-
-    def gain(self, method: str, waveform: Waveform) -> float:
-        """The factor that brings a conversion to its loudness; a copy keeps the source's."""
-        steps = self.method(method).steps
-        return loudness_gain(waveform, self.sample_rate, LOUDNESS) if steps else 1.0

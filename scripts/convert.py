@@ -10,17 +10,19 @@ import torch
 import typer
 
 from etaflow.audio import SAMPLE_RATE, file_checksum, read_unchanged, resampled_length, write_audio
-from etaflow.converter import VoiceConverter
+from etaflow.converter import FeatureConverter
 from etaflow.device import select_device
 from etaflow.eta import EtaModel
 from etaflow.knn import MatchError
 from etaflow.manifest import read_manifest, write_table
 from etaflow.mappings import MappingError
 from etaflow.methods import ConversionError
+from etaflow.models import read_model_info
 from etaflow.pairs import choose_references, make_pairs, recordings_of
 from etaflow.progress import bar
 from etaflow.script import new_app
-from etaflow.ssl import SSLEncoder
+from etaflow.ssl import SSLFeatures
+from etaflow.ssl.frames import FIELD, FrameGrid
 from etaflow.store import Embeddings, FeatureStore, Floats
 from etaflow.vad import speech_span
 from etaflow.vocoder import Generator
@@ -36,7 +38,7 @@ class System:
         self,
         manifest: pd.DataFrame,
         store: FeatureStore,
-        converter: VoiceConverter,
+        converter: FeatureConverter,
         embeddings: Embeddings | None,
         settings: dict,
     ) -> None:
@@ -47,7 +49,7 @@ class System:
         """The frames (T, D) of an utterance between its first and last word."""
         row = self.manifest.loc[name]
         span = speech_span(read_unchanged(row["path"], row["checksum"]))
-        return self.store[name][self.converter.ssl.frames_within(*span)]
+        return self.store[name][self.converter.features.grid.within(*span)]
 
     def voice(self, target: str, names: list[str]) -> tuple[Voice, float]:
         """A target from its references, and how many seconds of speech were taken."""
@@ -55,7 +57,7 @@ class System:
         if not method.steps:
             return self.converter.voice(method.name), 0.0
         frames = [self.speech(name) for name in names]
-        rate = SAMPLE_RATE / self.converter.ssl.hop_length
+        rate = SAMPLE_RATE / self.converter.features.grid.hop_length
         seconds = self.settings["reference_seconds"]
         limit = None if seconds is None else round(seconds * rate)
         chosen = choose_references(list(map(len, frames)), limit, self.settings["seed"], target)
@@ -114,10 +116,10 @@ def main(
             raise typer.BadParameter(f"{settings['method']} needs features, --model and --vocoder")
         device = select_device(gpus)
         store = FeatureStore(features)
-        converter = VoiceConverter(
-            SSLEncoder.from_pretrained(
-                model.parent, store.meta.layer, store.meta.normalize, device=device
-            ),
+        info, _ = read_model_info(model.parent)
+        grid = FrameGrid(store.meta.hop_length, FIELD)
+        converter = FeatureConverter(
+            SSLFeatures(info, store.meta.layer, store.meta.normalize, grid),
             Generator.from_pretrained(vocoder).to(device),
             EtaModel.from_pretrained(eta) if eta else None,
         )

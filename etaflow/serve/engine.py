@@ -142,7 +142,7 @@ class Engine:
         features = ssl.encode([*sources.values(), *new.values()])
         found = dict(zip(sources, map(Known, features), strict=False))
         for (digest, waveform), frames in zip(new.items(), features[len(sources) :], strict=True):
-            within = ssl.frames_within(*speech_span(waveform))
+            within = ssl.grid.within(*speech_span(waveform))
             # A copy: what is kept shall not hold the memory of what was cut off.
             targets[digest] = Known(frames[within].clone())
         self._embed(jobs, found, targets)

@@ -3,21 +3,24 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, PreTrainedModel
 
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.batches import similar_lengths
 from etaflow.models import ModelError, ModelInfo, read_model_info
+from etaflow.ssl.features import SSLFeatures
 from etaflow.ssl.frames import FrameGrid
 from etaflow.ssl.layers import Conv, FrontEnd, rearrange
 from etaflow.ssl.loading import load_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # On a CPU more at a time is slower: the system maps, and clears, larger memory anew at each layer.
 CPU_BATCH_SECONDS = 16.0
@@ -33,7 +36,7 @@ class SSLEncoder(nn.Module):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: "PreTrainedModel",
         layers: Sequence[int],
         normalize: bool,
         precision: str,
@@ -88,6 +91,8 @@ class SSLEncoder(nn.Module):
             ValueError: the model has fewer blocks, or the precision is another.
             ModelError: a weight of these blocks is missing.
         """
+        from transformers import AutoConfig  # slow to load
+
         if precision not in ("float32", "float16"):
             raise ValueError(f"precision {precision!r}: allowed are float32 and float16")
         info, files = read_model_info(source)
@@ -106,14 +111,14 @@ class SSLEncoder(nn.Module):
         encoder = cls(model, layers, normalize, precision, info)
         return encoder.eval().requires_grad_(False).to(device)
 
+    @property
+    def features(self) -> SSLFeatures:
+        """What `encode` gives."""
+        return SSLFeatures(self.info, self.layer, self.normalize, self.grid)
+
     def num_frames(self, num_samples: int) -> int:
         """Frames of a waveform of `num_samples` at 16 kHz."""
         return self.grid.count(num_samples)
-
-    def frames_within(self, start: int, stop: int) -> slice:
-        """The frames that see nothing but the samples [start, stop)."""
-        first = -(-start // self.hop_length)
-        return slice(first, max(first, (stop - self.field) // self.hop_length + 1))
 
     def encode(
         self,

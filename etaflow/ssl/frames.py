@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 CHUNK_FRAMES, CONTEXT_FRAMES = 3000, 200  # 60 s and 4 s
+FIELD = 400  # of the front ends of WavLM and HuBERT, samples
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class FrameGrid:
     def count(self, num_samples: int) -> int:
         """Frames of a waveform of `num_samples`."""
         return max(0, (num_samples - self.field) // self.hop_length + 1)
+
+    def within(self, start: int, stop: int) -> slice:
+        """The frames that see nothing but the samples [start, stop)."""
+        first = -(-start // self.hop_length)
+        return slice(first, max(first, (stop - self.field) // self.hop_length + 1))
 
     def spans(self, num_samples: int) -> list[tuple[int, int, int, int]]:
         """Chunks of a waveform: samples from, to, and the frames of the chunk to keep, from, to.

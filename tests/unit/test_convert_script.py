@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from etaflow.audio import AudioError, check_audio, read_audio, write_audio
-from etaflow.converter import VoiceConverter
+from etaflow.converter import FeatureConverter, VoiceConverter
 from etaflow.manifest import COLUMNS, read_manifest, read_table, write_manifest, write_table
 from etaflow.methods import ConversionError
 from etaflow.store import Embeddings, FeatureMeta, FeatureWriter
@@ -70,13 +70,13 @@ def convert(
 def said(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The features that are given to the vocoder, in order."""
     given: list[np.ndarray] = []
-    vocode = VoiceConverter.vocode
+    vocode = FeatureConverter.vocode
 
-    def spy(self: VoiceConverter, features: np.ndarray, num_samples: int) -> np.ndarray:
+    def spy(self: FeatureConverter, features: np.ndarray, num_samples: int) -> np.ndarray:
         given.append(features)
         return vocode(self, features, num_samples)
 
-    monkeypatch.setattr(VoiceConverter, "vocode", spy)
+    monkeypatch.setattr(FeatureConverter, "vocode", spy)
     return given
 
 
