@@ -276,6 +276,10 @@ def tree_digest(root):
     return digest.hexdigest()
 
 
+def is_synthesised(corpus):
+    return config["corpora"][corpus]["kind"] in ("mini", "espeak")
+
+
 def corpus_root(corpus):
     """Where a corpus lies: its `root`, in which {speech_dir} is filled in, or where it is fetched.
 
@@ -284,8 +288,7 @@ def corpus_root(corpus):
     entry = config["corpora"][corpus]
     root = entry.get("root")
     if root is None:
-        spoken = entry["kind"] in ("mini", "espeak")
-        return f"resources/corpora/{corpus if spoken else entry['kind']}"
+        return f"resources/corpora/{corpus if is_synthesised(corpus) else entry['kind']}"
     root = user_path(root)
     if "{speech_dir}" in root:
         if "speech_dir" not in config:
@@ -300,7 +303,7 @@ def fetched_part(wildcards):
     """The part of a corpus's entry that says what to fetch."""
     entry = config["corpora"][wildcards.corpus]
     keys = ["kind", "subsets", "key_env"]
-    if entry["kind"] in ("mini", "espeak"):
+    if is_synthesised(wildcards.corpus):
         keys += ["speakers", "sentences", "languages", "seed"]
     return json.dumps({key: entry[key] for key in keys if key in entry}, sort_keys=True)
 

@@ -35,12 +35,13 @@ rule fetch_corpus:
         f"{BENCHMARKS}/fetch_corpus/{{corpus}}.tsv"
     conda:
         "../envs/corpora.yaml"
+    threads: lambda w: 8 if is_synthesised(w.corpus) else 1
     params:
         config=fetched_part,
         root=lambda w: corpus_root(w.corpus),
     shell:
         "python {input.code[0]:q} --config {params.config:q} --root {params.root:q}"
-        " --output {output} 2> >(tee {log} >&2)"
+        " --output {output} --threads {threads} 2> >(tee {log} >&2)"
 
 
 # The number of shards differs from corpus to corpus, so each has a rule of its own.

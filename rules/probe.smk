@@ -22,6 +22,8 @@ if PROBE:
             f"{LOGS}/align_texts/{{corpus}}.log",
         benchmark:
             f"{BENCHMARKS}/align_texts/{{corpus}}.tsv"
+        # On a small machine it needs all cores, for which the last would wait for each other idle.
+        priority: 1
         conda:
             "../envs/evaluation.yaml"
         threads: 8
