@@ -18,17 +18,18 @@ env: $(VENV)/ready
 $(VENV)/ready: envs/requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("etaflow needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	grep -v '^#' envs/requirements.txt | awk '{ print > "$(VENV)/part." NR % 8 }'
+	grep -v '^#' envs/requirements.txt | awk '{ print > ("$(VENV)/part." NR % 8) }'
 	printf '%s\n' $(VENV)/part.? \
 		| xargs -P 2 -n 1 pip install --quiet --no-deps --no-compile -r  # pip takes one core
 	-python -m compileall -q -j 0 -x /tests/ $(VENV)/lib
 	pip install --quiet --no-deps --editable .
 	touch $@
 
-# Manifests first: shards whose manifest comes out the same are then left alone.
+# Manifests first: shards whose manifest comes out the same are then left alone. Then the longest
+# chains, which else would keep one core while the others have nothing left.
 run: env
 	snakemake --cores $(CORES) --quiet rules -- manifests
-	snakemake --cores $(CORES) --quiet rules
+	snakemake --cores $(CORES) --quiet rules --prioritize $(METRICS) $(SEPARATION)
 	@[ -f $(REPORT) ] && [ -z "$$(find results/mini/report rules/captions -newer $(REPORT))" ] \
 		|| snakemake --cores 1 --quiet all --report $(REPORT)
 	@python scripts/show_metrics.py --metrics $(METRICS)

@@ -105,15 +105,15 @@ class FeatureConverter:
         have no frame of their own, because a frame sees 400 samples: there the last one is held.
         """
         device = next(self.vocoder.parameters()).device
-        held = np.pad(features, ((0, self._missing(num_samples)), (0, 0)), mode="edge")
+        missing = -(-num_samples // self.features.grid.hop_length) - len(features)
+        held = np.pad(features, ((0, missing), (0, 0)), mode="edge")
         waveform = self.vocoder.synthesise(torch.from_numpy(held).float().to(device))
         return waveform[: self._length(num_samples)].cpu().numpy()
 
     def _missing(self, num_samples: int) -> int:
         """Steps of a source that have no frame of their own."""
-        return -(-num_samples // self.features.grid.hop_length) - self.features.grid.count(
-            num_samples
-        )
+        grid = self.features.grid
+        return -(-num_samples // grid.hop_length) - grid.count(num_samples)
 
     def _length(self, num_samples: int) -> int:
         return resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)

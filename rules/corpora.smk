@@ -35,7 +35,7 @@ rule fetch_corpus:
         f"{BENCHMARKS}/fetch_corpus/{{corpus}}.tsv"
     conda:
         "../envs/corpora.yaml"
-    threads: lambda w: 8 if is_synthesised(w.corpus) else 1
+    threads: lambda w: 2 if is_synthesised(w.corpus) else 1
     params:
         config=fetched_part,
         root=lambda w: corpus_root(w.corpus),

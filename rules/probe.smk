@@ -22,7 +22,7 @@ if PROBE:
             f"{LOGS}/align_texts/{{corpus}}.log",
         benchmark:
             f"{BENCHMARKS}/align_texts/{{corpus}}.tsv"
-        # On a small machine it needs all cores, for which the last would wait for each other idle.
+        # First, where it takes all cores: later, one that is free would wait for the others.
         priority: 1
         conda:
             "../envs/evaluation.yaml"

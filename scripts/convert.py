@@ -117,6 +117,11 @@ def main(
         device = select_device(gpus)
         store = FeatureStore(features)
         info, _ = read_model_info(model.parent)
+        if (info.name, info.revision) != (store.meta.model, store.meta.revision):
+            raise ConversionError(
+                f"{features[0]}: features of {store.meta.model} {store.meta.revision}, not of "
+                f"{info.name} {info.revision} ({model})"
+            )
         grid = FrameGrid(store.meta.hop_length, FIELD)
         converter = FeatureConverter(
             SSLFeatures(info, store.meta.layer, store.meta.normalize, grid),

@@ -18,10 +18,12 @@ from etaflow.audio import SAMPLE_RATE, read_ahead, resampled_length
 from etaflow.batches import similar_lengths
 from etaflow.device import select_device
 from etaflow.manifest import read_manifest
+from etaflow.models import ModelError
 from etaflow.progress import bar
 from etaflow.provenance import fingerprint, source_files
 from etaflow.script import new_app
 from etaflow.ssl import SSLEncoder
+from etaflow.ssl.frames import FIELD
 from etaflow.store import FeatureMeta, FeatureWriter, require_room
 
 app = new_app()
@@ -111,6 +113,11 @@ def main(
     encoder = SSLEncoder.from_pretrained(
         model.parent, layer, settings["normalize"], select_device(gpus), settings["precision"]
     )
+    if encoder.grid.field != FIELD:
+        raise ModelError(
+            f"{encoder.info.name}: a frame sees {encoder.grid.field} samples; what reads stored "
+            f"features expects {FIELD}"
+        )
     require_room(
         output[0].parent,
         bytes_to_come(manifest, output, encoder, settings["dtype"]),

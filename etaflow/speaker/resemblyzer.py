@@ -45,7 +45,7 @@ class Resemblyzer:
             len(speech), PARTIALS_PER_SECOND, MIN_COVERAGE
         )
         speech = np.pad(speech, (0, max(0, spans[-1].stop - len(speech))))
-        mel = self.mel(torch.from_numpy(speech)).numpy().T
+        mel = self.mel(torch.from_numpy(speech).float()).numpy().T
         return np.stack([mel[span] for span in mel_spans])
 
     @torch.inference_mode()
