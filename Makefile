@@ -25,11 +25,10 @@ $(VENV)/ready: envs/requirements.txt pyproject.toml
 	pip install --quiet --no-deps --editable .
 	touch $@
 
-# Manifests first: shards whose manifest comes out the same are then left alone. Then the longest
-# chains, which else would keep one core while the others have nothing left.
+# Manifests first: shards whose manifest comes out the same are then left alone.
 run: env
 	snakemake --cores $(CORES) --quiet rules -- manifests
-	snakemake --cores $(CORES) --quiet rules --prioritize $(METRICS) $(SEPARATION)
+	snakemake --cores $(CORES) --quiet rules
 	@[ -f $(REPORT) ] && [ -z "$$(find results/mini/report rules/captions -newer $(REPORT))" ] \
 		|| snakemake --cores 1 --quiet all --report $(REPORT)
 	@python scripts/show_metrics.py --metrics $(METRICS)

@@ -107,6 +107,10 @@ TRACKER = config.get("tracker", "tensorboard") or "none"
 # params: another number is no reason to train again.
 LAUNCH = "python -m etaflow.launch --gpus {resources.gpu} --machines {resources.nodes} --"
 
+# Of what leads to the conversions, or is long itself: begun late, it would keep one core while
+# nothing is left for the others.
+LONG_CHAIN = 1
+
 
 def shards(corpus):
     return shard_names(config["corpora"][corpus]["shards"])

@@ -30,6 +30,7 @@ if CONVERSION:
             f"{LOGS}/convert/{{system}}.log",
         benchmark:
             f"{BENCHMARKS}/convert/{{system}}.tsv"
+        priority: LONG_CHAIN
         conda:
             "../envs/speech.yaml"
         threads: 1
@@ -95,6 +96,7 @@ if CONVERSION:
             f"{LOGS}/score_conversion/{{system}}.log",
         benchmark:
             f"{BENCHMARKS}/score_conversion/{{system}}.tsv"
+        priority: LONG_CHAIN
         conda:
             "../envs/evaluation.yaml"
         threads: 1

@@ -31,6 +31,7 @@ rule dump_features:
         f"{BENCHMARKS}/dump_features/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.tsv"
     wildcard_constraints:
         corpus=corpora_of_single_layers(),
+    priority: LONG_CHAIN
     conda:
         "../envs/speech.yaml"
     threads: 1
@@ -66,6 +67,7 @@ for (corpus, ssl), layers in passes().items():
             f"{LOGS}/dump_features/{corpus}/{ssl}+/{{shard}}.log",
         benchmark:
             f"{BENCHMARKS}/dump_features/{corpus}/{ssl}+/{{shard}}.tsv"
+        priority: LONG_CHAIN
         conda:
             "../envs/speech.yaml"
         threads: 1

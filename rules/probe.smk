@@ -23,7 +23,7 @@ if PROBE:
         benchmark:
             f"{BENCHMARKS}/align_texts/{{corpus}}.tsv"
         # First, where it takes all cores: later, one that is free would wait for the others.
-        priority: 1
+        priority: LONG_CHAIN + 1
         conda:
             "../envs/evaluation.yaml"
         threads: 8

@@ -34,6 +34,7 @@ rule train_separator:
         f"{LOGS}/train_separator/{{separator}}.log",
     benchmark:
         f"{BENCHMARKS}/train_separator/{{separator}}.tsv"
+    priority: LONG_CHAIN
     conda:
         "../envs/speech.yaml"
     threads: 1

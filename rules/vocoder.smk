@@ -24,6 +24,7 @@ rule prematch:
         f"{LOGS}/prematch/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/prematch/{{corpus}}/{{ssl}}-l{{layer}}/{{shard}}.tsv"
+    priority: LONG_CHAIN
     conda:
         "../envs/speech.yaml"
     threads: 1
@@ -62,6 +63,7 @@ rule train_vocoder:
         f"{BENCHMARKS}/train_vocoder/{{vocoder}}.tsv"
     wildcard_constraints:
         vocoder=one_of(vocoders(pretrained=False)),
+    priority: LONG_CHAIN
     conda:
         "../envs/speech.yaml"
     # Small models gain little from a second core, and lose tenfold where it is also wanted elsewhere;

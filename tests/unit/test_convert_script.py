@@ -1,6 +1,7 @@
 """scripts/convert.py, run as a program: it gives what the library gives of the same recordings."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,16 @@ def test_too_little_reference_is_named_with_its_pair(
     pairs = {"sources": ["a/1"], "targets": ["b"]}
     with pytest.raises(ConversionError, match=r"a/1 to b: 100000 neighbours asked of a pool of"):
         convert(corpus, bundle, tmp_path, "knn", pairs, topk=100_000)
+
+
+def test_features_of_another_encoder_are_refused(
+    corpus: Path, bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle, tmp_path / "bundle")
+    described = tmp_path / "bundle/ssl/model.json"
+    facts = json.loads(described.read_text())
+    described.write_text(json.dumps(facts | {"revision": "another"}))
+    pairs = {"sources": ["a/1"], "targets": ["b"]}
+    with pytest.raises(ConversionError, match=r"0000\.h5: features of .*, not of .* another \("):
+        convert(corpus, tmp_path / "bundle", tmp_path, "knn", pairs)
+    assert not (tmp_path / "converted.tsv").exists()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from etaflow.audio import check_audio, read_audio, write_audio
 from etaflow.manifest import COLUMNS, write_manifest
+from etaflow.models import ModelError
 from etaflow.ssl import SSLEncoder
 from etaflow.store import FeatureStore
 from tests.workflow_tools import ROOT
@@ -104,3 +105,15 @@ def test_a_recording_that_changed_since_its_manifest_is_named(
     write_audio(tmp_path / "1.wav", other)  # as long as the one before
     result = dump(manifests / "0000.tsv", wavlm_tiny, [3], tmp_path)
     assert "1.wav: changed since its manifest was made" in str(result.exception)
+
+
+def test_frames_that_what_reads_them_would_misplace_are_refused(
+    manifests: Path, wavlm_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump_features, "FIELD", 480)
+    result = dump(manifests / "0000.tsv", wavlm_tiny, [1], tmp_path)
+    assert isinstance(result.exception, ModelError)
+    assert "a frame sees 400 samples; what reads stored features expects 480" in str(
+        result.exception
+    )
+    assert not list(tmp_path.rglob("*.h5"))
