@@ -105,15 +105,14 @@ class FeatureConverter:
         have no frame of their own, because a frame sees 400 samples: there the last one is held.
         """
         device = next(self.vocoder.parameters()).device
-        missing = -(-num_samples // self.features.grid.hop_length) - len(features)
+        missing = self._missing(num_samples, len(features))
         held = np.pad(features, ((0, missing), (0, 0)), mode="edge")
         waveform = self.vocoder.synthesise(torch.from_numpy(held).float().to(device))
         return waveform[: self._length(num_samples)].cpu().numpy()
 
-    def _missing(self, num_samples: int) -> int:
+    def _missing(self, num_samples: int, frames: int) -> int:
         """Steps of a source that have no frame of their own."""
-        grid = self.features.grid
-        return -(-num_samples // grid.hop_length) - grid.count(num_samples)
+        return -(-num_samples // self.features.grid.hop_length) - frames
 
     def _length(self, num_samples: int) -> int:
         return resampled_length(num_samples, SAMPLE_RATE, self.sample_rate)
@@ -249,7 +248,8 @@ class VoiceConverter(FeatureConverter):
             for chunk in chain(first, chunks):
                 frames = convert(chunk).to(device)
                 yield from frames.split(CHUNK_FRAMES)
-            yield frames[-1:].expand(self._missing(len(source_wave)), -1)
+            total = self.ssl.num_frames(len(source_wave))
+            yield frames[-1:].expand(self._missing(len(source_wave), total), -1)
 
         left = self._length(len(source_wave))
         for block in self.vocoder.stream(mapped()):

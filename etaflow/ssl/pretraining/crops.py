@@ -11,10 +11,11 @@ from torchaudio.compliance import kaldi
 
 from etaflow.audio import SAMPLE_RATE, Waveform
 from etaflow.pitch import track_pitch
+from etaflow.ssl.frames import FIELD
 from etaflow.ssl.pretraining.codes import HOP_MS, WINDOW_MS
 from etaflow.waveforms import Waveforms
 
-HOP, FIELD = 320, 400  # samples, of WavLM
+HOP = 320  # samples, of WavLM
 IGNORED = -100  # the code of a frame that is padding: cross entropy leaves it out
 # As in WavLM's pretraining: how far below the speech what is mixed in lies, dB.
 SPEECH_RATIO, NOISE_RATIO = (-5.0, 5.0), (-5.0, 20.0)

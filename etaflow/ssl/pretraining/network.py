@@ -14,9 +14,9 @@ from etaflow.atomic import write_json
 from etaflow.audio import SAMPLE_RATE
 from etaflow.models import ModelInfo, read_model_info
 from etaflow.pitch import BINS
-from etaflow.ssl.frames import FrameGrid
+from etaflow.ssl.frames import FIELD, FrameGrid
 from etaflow.ssl.loading import load_model
-from etaflow.ssl.pretraining.crops import BANDS, FIELD, HOP
+from etaflow.ssl.pretraining.crops import BANDS, HOP
 
 # The layout of WavLM-Large: what an utterance gives does not depend on its company in a batch.
 LAYOUT = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
