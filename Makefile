@@ -7,9 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 REPORT := results/mini/report.html
-METRICS := results/mini/conversion/metrics.tsv
-VERIFICATION := results/mini/verification/metrics.tsv
-SEPARATION := results/mini/separation/metrics.tsv
+METRICS := $(addprefix results/mini/,$(addsuffix /metrics.tsv,conversion verification separation))
 
 .PHONY: env run serve test test-fast lint format bench
 
@@ -25,15 +23,13 @@ $(VENV)/ready: envs/requirements.txt pyproject.toml
 	pip install --quiet --no-deps --editable .
 	touch $@
 
-# Manifests first: shards whose manifest comes out the same are then left alone.
+# Manifests first: shards whose manifest comes out the same are then left alone, where there are any.
 run: env
-	snakemake --cores $(CORES) --quiet rules -- manifests
+	[ ! -d results/mini ] || snakemake --cores $(CORES) --quiet rules -- manifests
 	snakemake --cores $(CORES) --quiet rules
 	@[ -f $(REPORT) ] && [ -z "$$(find results/mini/report rules/captions -newer $(REPORT))" ] \
 		|| snakemake --cores 1 --quiet all --report $(REPORT)
-	@python scripts/show_metrics.py --metrics $(METRICS)
-	@python scripts/show_metrics.py --metrics $(VERIFICATION)
-	@python scripts/show_metrics.py --metrics $(SEPARATION)
+	@python scripts/show_metrics.py $(METRICS)
 	@echo "Report: $(REPORT)"
 
 # The page at http://127.0.0.1:8000, of the bundle that `make run` makes.

@@ -1,4 +1,4 @@
-"""Print a table of metrics."""
+"""Print tables of metrics."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,10 @@ app = new_app()
 
 
 @app.command()
-def main(metrics: Annotated[Path, typer.Option(help="TSV of metrics")]) -> None:
-    """Print a table of metrics."""
-    print(format_metrics_table(read_table(metrics)))
+def main(metrics: Annotated[list[Path], typer.Argument(help="TSVs of metrics")]) -> None:
+    """Print tables of metrics."""
+    for path in metrics:
+        print(format_metrics_table(read_table(path)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def conversion_config() -> dict[str, Any]:
     for section in ("bundle", "encoders", "verification", "mixtures", "separators", "separation"):
         del config[section]
     del config["corpora"]["mini-voices"]
+    config["probe"]["corpus"] = "mini"
     return config
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -35,13 +36,13 @@ def load_dnsmos() -> Callable[[Waveform], float]:
     folder = Path(dnsmos.__file__).parent / "dnsmos_models"
     quality, opinion = str(folder / "sig_bak_ovr.onnx"), str(folder / "model_v8.onnx")
     model = dnsmos.DNSMOS(quality, opinion)
-    # The sessions that speechmos opens take all cores of the machine, granted or not.
+    # The session that speechmos opens takes all cores of the machine, granted or not.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     model.onnx_sess = onnxruntime.InferenceSession(quality, options)
-    model.p808_onnx_sess = onnxruntime.InferenceSession(opinion, options)
-    # What it makes of P.808's spectrogram is not read, and librosa, which makes it, starts slowly.
-    model.audio_melspec = lambda audio: np.zeros((900, 120))
+    # P.808's score is not read, and librosa, which makes its spectrogram, starts slowly.
+    model.audio_melspec = lambda audio: np.zeros((1, 1))
+    model.p808_onnx_sess = SimpleNamespace(run=lambda *_: [[[0.0]]])
 
     def judge(waveform: Waveform) -> float:
         peak = float(np.abs(waveform).max(initial=0.0))
