@@ -33,6 +33,7 @@ rule fetch_corpus:
         f"{LOGS}/fetch_corpus/{{corpus}}.log",
     benchmark:
         f"{BENCHMARKS}/fetch_corpus/{{corpus}}.tsv"
+    priority: ALL_CORES
     conda:
         "../envs/corpora.yaml"
     threads: lambda w: 2 if is_synthesised(w.corpus) else 1
@@ -62,6 +63,7 @@ for corpus in config["corpora"]:
             f"{LOGS}/build_manifest/{corpus}.log",
         benchmark:
             f"{BENCHMARKS}/build_manifest/{corpus}.tsv"
+        priority: ALL_CORES
         conda:
             "../envs/corpora.yaml"
         threads: 8

@@ -22,8 +22,7 @@ if PROBE:
             f"{LOGS}/align_texts/{{corpus}}.log",
         benchmark:
             f"{BENCHMARKS}/align_texts/{{corpus}}.tsv"
-        # First, where it takes all cores: later, one that is free would wait for the others.
-        priority: LONG_CHAIN + 1
+        priority: ALL_CORES
         conda:
             "../envs/evaluation.yaml"
         threads: 8
