@@ -19,6 +19,7 @@ $(VENV)/ready: envs/requirements.txt pyproject.toml
 	grep -v '^#' envs/requirements.txt | awk '{ print > ("$(VENV)/part." NR % 8) }'
 	printf '%s\n' $(VENV)/part.? \
 		| xargs -P 2 -n 1 pip install --quiet --no-deps --no-compile -r  # pip takes one core
+	rm $(VENV)/part.?
 	-python -m compileall -q -j 0 -x /tests/ $(VENV)/lib
 	pip install --quiet --no-deps --editable .
 	touch $@
