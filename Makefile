@@ -1,7 +1,7 @@
 # `make run` and `make test` do everything from a fresh clone: Python 3.11 or newer is all they need.
 SHELL := bash
 PYTHON ?= python3
-CORES ?= $(shell nproc)
+CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 # Two files of tests at a time: many wait, for a cluster or for Snakemake to start.
 PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 VENV := .venv

@@ -21,6 +21,19 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def check_destination(path: Path) -> None:
+    """Raise `OSError` where no file can be written as `path`: before long work, not after it."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the file to write")
+    place = path.parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written: {place} is a file, not a folder")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: no permission to write in {place}")
+
+
 # Under this much room a failed write is put down to the disk; libraries seldom say so themselves.
 _FULL_BYTES = 1 << 16
 

@@ -59,6 +59,7 @@ def convert(
     The result is at -16 LUFS, or as loud as it can be without clipping, and as long as the source.
     Silence around the speech of references is left out.
     """
+    from etaflow.atomic import check_destination
     from etaflow.audio import (
         SAMPLE_RATE,
         check_audio,
@@ -74,9 +75,8 @@ def convert(
     from etaflow.progress import progress
 
     try:
+        check_destination(output)
         check_suffix(output)
-        if output.is_dir():
-            raise IsADirectoryError(f"{output} is a folder; give the file to write")
         for path in (source, *references):
             check_audio(path)
             if output.exists() and output.samefile(path):
@@ -155,12 +155,12 @@ def embed(
     A speaker is the folder that a file is in, unless a pattern says otherwise. Files that cannot
     be used are named and left out. A command that was killed goes on when it is given again.
     """
+    from etaflow.atomic import check_destination
     from etaflow.device import select_device
     from etaflow.folder_embeddings import embed_folder, find_encoder
 
     try:
-        if output.is_dir():
-            raise IsADirectoryError(f"{output} is a folder; give the file to write")
+        check_destination(output)
         network = find_encoder(encoder, select_device(gpus))
         rejected = embed_folder(folder, output, network, pattern, beside)
     except (ValueError, RuntimeError, OSError) as error:

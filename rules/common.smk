@@ -110,8 +110,7 @@ LAUNCH = "python -m etaflow.launch --gpus {resources.gpu} --machines {resources.
 # Of what leads to the conversions, or is long itself: begun late, it would keep one core while
 # nothing is left for the others.
 LONG_CHAIN = 1
-# Of what takes all cores of a small machine, and that much waits for: later, a core that is free
-# would wait for the others.
+# Of what takes all cores of a small machine: later, a core that is free would wait for the others.
 ALL_CORES = LONG_CHAIN + 1
 
 

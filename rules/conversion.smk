@@ -61,6 +61,7 @@ if CONVERSION:
             f"{LOGS}/transcribe/{{system}}.log",
         benchmark:
             f"{BENCHMARKS}/transcribe/{{system}}.tsv"
+        priority: LONG_CHAIN
         conda:
             "../envs/evaluation.yaml"
         threads: 1

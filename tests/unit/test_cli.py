@@ -50,3 +50,11 @@ def test_a_folder_as_output_is_refused_at_once(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["convert", *arguments])
     assert done.exit_code == 1
     assert done.output == f"error: {tmp_path / 'out.wav'} is a folder; give the file to write\n"
+
+
+def test_an_output_that_no_folder_can_hold_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "new" / "out.wav"
+    done = CliRunner().invoke(app, ["convert", "a.wav", "b.wav", "-o", str(output)])
+    problem = f"{output} cannot be written: {tmp_path / 'file'} is a file, not a folder"
+    assert (done.exit_code, done.output) == (1, f"error: {problem}\n")
